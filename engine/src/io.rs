@@ -1,0 +1,143 @@
+//! The one door to disk, clock and tasks.
+//!
+//! ```text
+//!   partition, log, appender, recovery, changelog        (no other I/O below here)
+//!        |
+//!      Io + File + Buf                                   this file: what is promised
+//!        |                 \
+//!   io/glommio.rs        io/sim.rs
+//!   io_uring, O_DIRECT   one thread, one seed, a disk that lies
+//! ```
+//!
+//! What both promise, and `io/contract.rs` holds them to:
+//!
+//! - A write is a whole number of [`BLOCK`]s at a multiple of [`BLOCK`]. It returns
+//!   how many bytes were taken, which may be fewer than were given.
+//! - What was written is *stable*: a later read sees it, and so does a process that
+//!   starts after this one was killed. It is *committed* only after
+//!   [`File::fdatasync`] returned Ok; until then a power cut may lose any subset of
+//!   it, in units of [`SECTOR`].
+//! - After a failed sync nothing is known of the unsynced bytes. Callers latch.
+//! - A new, renamed or removed name is committed only after [`Io::sync_dir`] of its
+//!   folder.
+//! - Futures run on the thread that made them; nothing here is `Send`. A future that
+//!   is dropped may or may not have had its effect.
+
+pub mod glommio;
+pub mod sim;
+
+#[cfg(test)]
+mod contract;
+
+use crate::units::{Nanos, TimestampMs};
+use std::future::Future;
+use std::io::Result;
+use std::ops::Deref;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Direct I/O's unit here: every position and length of a write is a multiple.
+/// 4,096 serves disks with 512-byte and with 4 KiB sectors alike.
+pub const BLOCK: usize = 4096;
+
+/// What a disk writes whole or not at all.
+pub const SECTOR: usize = 512;
+
+/// Disk, clock and tasks of one shard.
+pub trait Io: Clone + 'static {
+    type File: File<Buf = Self::Buf>;
+    type Buf: Buf;
+
+    // -- disk
+
+    /// A zeroed buffer for a write; `len` is a multiple of [`BLOCK`].
+    fn alloc(&self, len: usize) -> Self::Buf;
+
+    /// Opens a file for direct reads and writes.
+    fn open(&self, path: &Path, mode: Open) -> impl Future<Output = Result<Self::File>>;
+
+    /// Creates a folder, and those above it that are missing.
+    fn create_dir_all(&self, path: &Path) -> impl Future<Output = Result<()>>;
+
+    /// Commits the names in a folder.
+    fn sync_dir(&self, path: &Path) -> impl Future<Output = Result<()>>;
+
+    /// The names in a folder, sorted; `NotFound` where there is no such folder.
+    fn read_dir(&self, path: &Path) -> impl Future<Output = Result<Vec<Entry>>>;
+
+    fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = Result<()>>;
+
+    fn remove_file(&self, path: &Path) -> impl Future<Output = Result<()>>;
+
+    /// Removes a folder and all that is in it.
+    fn remove_dir_all(&self, path: &Path) -> impl Future<Output = Result<()>>;
+
+    /// A small file whole (checkpoints, indexes, snapshots: not segments).
+    fn read_file(&self, path: &Path) -> impl Future<Output = Result<Vec<u8>>>;
+
+    /// Puts a small file in place whole: written beside it, synced, renamed over it,
+    /// folder synced. After a crash there is the old one or the new one.
+    fn replace_file(&self, path: &Path, bytes: Vec<u8>) -> impl Future<Output = Result<()>>;
+
+    // -- clock
+
+    /// The monotonic clock: for timeouts and latency.
+    fn now(&self) -> Nanos;
+
+    /// The wall clock: for record timestamps and retention. May jump.
+    fn wall(&self) -> TimestampMs;
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;
+
+    // -- tasks
+
+    /// Runs a task on this shard beside the caller; it starts after the caller next
+    /// waits, in the order of the calls.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}
+
+/// An open file. Dropping it closes it.
+pub trait File: 'static {
+    type Buf: Buf;
+    /// What a read returns: bytes that stay as long as it is held.
+    type Read: Deref<Target = [u8]>;
+
+    /// Writes all of `buf` at `pos`. Returns the bytes taken, from the front.
+    fn write_at(&self, buf: Rc<Self::Buf>, pos: u64) -> impl Future<Output = Result<usize>>;
+
+    /// Reads at any position and length. Shorter than asked only at the file's end.
+    fn read_at(&self, pos: u64, len: usize) -> impl Future<Output = Result<Self::Read>>;
+
+    /// Commits the bytes written before, and the file's length.
+    fn fdatasync(&self) -> impl Future<Output = Result<()>>;
+
+    /// Reserves room up to `len`; the file becomes that long, new bytes read as zero.
+    fn allocate(&self, len: u64) -> impl Future<Output = Result<()>>;
+
+    fn truncate(&self, len: u64) -> impl Future<Output = Result<()>>;
+
+    fn len(&self) -> impl Future<Output = Result<u64>>;
+}
+
+/// A block-aligned buffer: filled while it is owned, written while it is shared.
+pub trait Buf: Deref<Target = [u8]> + 'static {
+    fn as_mut(&mut self) -> &mut [u8];
+
+    /// Forgets the end; `len` is a multiple of [`BLOCK`] and not above the length.
+    fn shrink(&mut self, len: usize);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// The file must be there.
+    Existing,
+    /// The file must not be there.
+    New,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub name: String,
+    pub is_dir: bool,
+}

@@ -1,0 +1,23 @@
+//! Klamm's storage engine.
+//!
+//! ```text
+//!  one shard (one core, one thread, nothing shared)
+//!
+//!  bytes of a record batch                          offset asked for
+//!     |                                                  |
+//!  batch      checked view, CRC-32C                      |
+//!     |                                                  |
+//!  partition  fences the producer, assigns offsets ----  clamps to the high watermark
+//!     |                                                  |
+//!  log        which segment; rolls, retains -----------  which segment, which byte
+//!     |                                                  |
+//!  appender   aligned chunks, group commit               reader   tail chunks | file ranges
+//!     |                                                  |
+//!  io         the one door to disk, clock and tasks  ----+
+//! ```
+//!
+//! An appended byte is *dirty* (in memory), then *stable* (written), then
+//! *committed* (synced). docs/format.md has every byte on disk.
+
+pub mod io;
+pub mod units;
