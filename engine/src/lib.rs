@@ -19,5 +19,7 @@
 //! An appended byte is *dirty* (in memory), then *stable* (written), then
 //! *committed* (synced). docs/format.md has every byte on disk.
 
+pub mod config;
+pub mod error;
 pub mod io;
 pub mod units;
