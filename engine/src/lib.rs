@@ -19,5 +19,9 @@
 //! An appended byte is *dirty* (in memory), then *stable* (written), then
 //! *committed* (synced). docs/format.md has every byte on disk.
 
+pub mod batch;
+pub mod codec;
+pub mod crc;
 pub mod io;
+pub mod record;
 pub mod units;
