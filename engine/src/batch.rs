@@ -25,9 +25,13 @@
 //! Sources: `DefaultRecordBatch.java`, `LogValidator.java`, `UnifiedLog` of the
 //! Kafka tree.
 
+mod builder;
+
+pub use builder::{BatchBuilder, NewRecord};
+
 use crate::codec::{self, Codec, CodecError};
 use crate::crc;
-use crate::record::{self, RecordError, Records};
+use crate::record::{self, Record, RecordError, Records};
 use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 use std::borrow::Cow;
 use std::fmt;
@@ -355,7 +359,72 @@ impl<'a> Batch<'a> {
     pub fn records<'r>(&self, unpacked: &'r [u8]) -> Records<'r> {
         Records::new(unpacked, self.record_count())
     }
+
+    /// The first record whose timestamp is not below `target`. None where there is
+    /// none: maxTimestamp is the producer's word, so a caller goes on with the next
+    /// batch. `limit` bounds unpacking.
+    pub fn first_at_or_after(
+        &self,
+        target: TimestampMs,
+        limit: usize,
+    ) -> Result<Option<(Offset, TimestampMs)>, UnpackError> {
+        if self.timestamp_type() == TimestampType::LogAppendTime {
+            let all = self.max_timestamp();
+            return Ok((all >= target).then(|| (self.base_offset(), all)));
+        }
+        let unpacked = self.records_unpacked(limit).map_err(UnpackError::Codec)?;
+        for record in self.records(&unpacked) {
+            let record = record.map_err(UnpackError::Record)?;
+            let timestamp = self.timestamp_of(&record);
+            if timestamp >= target {
+                return Ok(Some((self.offset_of(&record), timestamp)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A record's offset in the log; for one of this batch.
+    #[must_use]
+    pub fn offset_of(&self, record: &Record<'_>) -> Offset {
+        // A packed batch was never looked into, so its deltas may lie.
+        Offset(
+            self.base_offset
+                .get()
+                .saturating_add(i64::from(record.offset_delta)),
+        )
+    }
+
+    /// A record's timestamp, as a consumer is told it.
+    #[must_use]
+    pub fn timestamp_of(&self, record: &Record<'_>) -> TimestampMs {
+        match self.timestamp_type() {
+            TimestampType::LogAppendTime => self.max_timestamp(),
+            TimestampType::CreateTime => TimestampMs(
+                self.base_timestamp
+                    .get()
+                    .wrapping_add(record.timestamp_delta),
+            ),
+        }
+    }
 }
+
+/// Why a kept batch's records could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnpackError {
+    Codec(CodecError),
+    Record(RecordError),
+}
+
+impl fmt::Display for UnpackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnpackError::Codec(error) => error.fmt(f),
+            UnpackError::Record(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for UnpackError {}
 
 // -- what a broker checks of a produced batch
 

@@ -35,6 +35,16 @@ pub fn iso_hdlc(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
+/// CRC-32 of parts that do not lie side by side.
+#[must_use]
+pub fn iso_hdlc_of(parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize()
+}
+
 /// crc-fast answers every width in 64 bits; a 32-bit algorithm fills the low half.
 fn narrow(crc: u64) -> u32 {
     u32::try_from(crc).expect("a 32-bit checksum")
@@ -57,6 +67,7 @@ mod tests {
         for cut in 0..=bytes.len() {
             let (a, b) = bytes.split_at(cut);
             assert_eq!(castagnoli_of(&[a, b]), castagnoli(&bytes), "cut at {cut}");
+            assert_eq!(iso_hdlc_of(&[a, b]), iso_hdlc(&bytes), "cut at {cut}");
         }
     }
 

@@ -22,6 +22,9 @@
 pub mod batch;
 pub mod codec;
 pub mod crc;
+pub mod epochs;
+pub mod index;
 pub mod io;
+pub mod producer;
 pub mod record;
 pub mod units;
