@@ -57,7 +57,7 @@ const DELETE_HORIZON: i16 = 1 << 6;
 
 /// The 61 bytes. As a reference it may be had only through [`BatchHeader::parse`] or
 /// [`Batch`], which checked it.
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct BatchHeader {
     base_offset: I64,
@@ -151,6 +151,12 @@ impl BatchHeader {
             Some(_) => Ok(()),
             None => Err(BatchFault::Codec { is: codec }.at(0)),
         }
+    }
+
+    /// Where the batch stands in its log: the fields outside of the CRC.
+    pub fn stamp(&mut self, base_offset: Offset, leader_epoch: LeaderEpoch) {
+        self.base_offset.set(base_offset.0);
+        self.partition_leader_epoch.set(leader_epoch.0);
     }
 
     #[must_use]
@@ -635,7 +641,7 @@ pub enum Refusal {
 }
 
 impl BatchFault {
-    fn at(self, at: u64) -> BatchError {
+    pub fn at(self, at: u64) -> BatchError {
         BatchError { at, fault: self }
     }
 

@@ -152,6 +152,15 @@ impl OffsetIndex {
         }
     }
 
+    /// The last entry that begins at or below `position`: a batch begins there.
+    #[must_use]
+    pub fn last_within(&self, position: BytePos) -> Option<(Offset, BytePos)> {
+        let above = self.entries.partition_point(|e| e.position() <= position);
+        self.entries[..above]
+            .last()
+            .map(|e| (self.offset_of(e), e.position()))
+    }
+
     /// The first entry above `offset`: the batch with `offset` begins below its
     /// position, unless it is the same batch. Bounds a scan from above.
     #[must_use]
