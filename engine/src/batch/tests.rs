@@ -544,10 +544,11 @@ fn a_walk_ends_at_the_first_byte_that_begins_no_batch() {
     for cut in 1..last {
         let (sound, at, fault) = walk(&whole[..end - cut]);
         assert_eq!((sound, at), (2, end - last));
-        assert!(
-            matches!(fault, Some(BatchFault::Short { .. })),
-            "cut {cut}: {fault:?}"
-        );
+        // Of base offset 0 and 3 bytes of a small length nobody can say what they are.
+        match fault {
+            Some(BatchFault::Zeros) => assert!(last - cut <= 11, "cut {cut}"),
+            fault => assert!(matches!(fault, Some(BatchFault::Short { .. })), "cut {cut}"),
+        }
     }
 }
 
