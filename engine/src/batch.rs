@@ -60,7 +60,7 @@ const DELETE_HORIZON: i16 = 1 << 6;
 
 /// The 61 bytes. As a reference it may be had only through [`BatchHeader::parse`] or
 /// [`Batch`], which checked it.
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct BatchHeader {
     base_offset: I64,

@@ -74,7 +74,8 @@ pub enum Refusal {
 }
 
 impl BatchFault {
-    pub(super) fn at(self, at: u64) -> BatchError {
+    #[must_use]
+    pub fn at(self, at: u64) -> BatchError {
         BatchError { at, fault: self }
     }
 
