@@ -23,6 +23,9 @@
 //!
 //! Sources: `OffsetIndex.java`, `TimeIndex.java`, `LogSegment.java`.
 
+#[cfg(test)]
+mod tests;
+
 use crate::batch::BatchHeader;
 use crate::units::{BytePos, Offset, TimestampMs};
 use std::fmt;
