@@ -24,8 +24,11 @@
 
 pub mod answer;
 pub mod api_versions;
+pub mod closing;
+pub mod connection;
 pub mod context;
 pub mod errors;
+pub mod frame;
 pub mod guard;
 pub mod limits;
 pub mod route;

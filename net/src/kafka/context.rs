@@ -6,6 +6,7 @@
 //!   Local (one shard)       io, limits, budgets, what this shard holds
 //! ```
 
+use crate::kafka::closing::Closing;
 use crate::kafka::limits::{Budget, Limits};
 use kafka_protocol::protocol::StrBytes;
 use klamm_engine::io::Io;
@@ -20,6 +21,7 @@ pub struct Local<I: Io> {
     pub request_bytes: Budget,
     /// Bytes of records that were read for answers and not yet sent.
     pub answer_bytes: Budget,
+    pub closing: Closing,
 }
 
 /// Who sent it.
