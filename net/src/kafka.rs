@@ -27,6 +27,7 @@ pub mod api_versions;
 pub mod closing;
 pub mod connection;
 pub mod context;
+pub mod cores;
 pub mod errors;
 pub mod frame;
 pub mod guard;
