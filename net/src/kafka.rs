@@ -1,0 +1,31 @@
+//! Kafka's wire protocol.
+//!
+//! ```text
+//!  server       listens on every shard, counts connections, drains
+//!  connection   one client: reads frames, starts requests in order, answers in order
+//!  frame        the 4-byte length and what follows it
+//!  route        header -> API and version -> guard -> decode -> handler -> answer
+//!  guard        does everything the bytes claim to hold fit in the bytes there are?
+//!  context      what a handler is given
+//!  answer       what a handler gives back
+//!  errors       what went wrong below -> Kafka's code
+//!  limits       what one client, and all of them together, may hold
+//! ```
+//!
+//! and one file an API, named as Kafka names it. Each has one function:
+//!
+//! ```text
+//! pub async fn handle<I: Io>(ctx: Context<I>, request: XRequest) -> XResponse
+//! ```
+//!
+//! What a handler does before it first waits happens in the order in which the
+//! client sent its requests; from there on the requests of one connection overtake
+//! each other freely, and only their answers are put back in order.
+
+pub mod answer;
+pub mod api_versions;
+pub mod context;
+pub mod errors;
+pub mod guard;
+pub mod limits;
+pub mod route;
