@@ -1,0 +1,61 @@
+//! The coordinator's state machines: a request and a time in; what to persist,
+//! then what to send, out.
+//!
+//! ```text
+//!   Request, Now --> coordinator --+--> cluster    topics, brokers, configs, producer ids
+//!                                  |       |  ops
+//!                                  |    tree       znodes; the cluster's and all others
+//!                                  |       ^  offsets as nodes
+//!                                  +--> groups     members, generations, offsets
+//!
+//!   out:  persist [(Zxid, Command)]   send [(Zxid, Token, Response)]   image
+//! ```
+//!
+//! Nothing in here reads a clock, a disk or a random source: the same commands give
+//! the same state on every machine and at every time, which is what lets a changelog
+//! (and later a consensus log) be replayed. Of the engine only its units are used.
+
+pub mod cluster;
+// pub mod command;
+pub mod coordinator;
+pub mod image;
+pub mod path;
+pub mod settings;
+pub mod stat;
+pub mod tree;
+
+use klamm_engine::units::{Nanos, TimestampMs};
+use std::fmt;
+
+/// A change's number, from 1, without gaps: its place in the changelog plus one.
+/// 0 is the empty state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Zxid(pub i64);
+
+impl Zxid {
+    pub const ZERO: Zxid = Zxid(0);
+
+    #[must_use]
+    pub fn next(self) -> Zxid {
+        Zxid(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Zxid {
+    /// As ZooKeeper's tools print it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:x}", self.0)
+    }
+}
+
+/// Names the one who waits for an answer. The driver hands them out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// Both clocks at one moment: `mono` for timeouts, which must not jump; `wall` for
+/// what is stored, which must mean something after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    pub mono: Nanos,
+    pub wall: TimestampMs,
+}
