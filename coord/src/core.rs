@@ -18,7 +18,10 @@
 pub mod cluster;
 // pub mod command;
 pub mod coordinator;
+pub mod group;
+pub mod groups;
 pub mod image;
+pub mod offsets;
 pub mod path;
 pub mod settings;
 pub mod stat;
