@@ -6,6 +6,7 @@
 //!   Local (one shard)       io, limits, budgets, what this shard holds
 //! ```
 
+use crate::kafka::coordinator::Coordinator;
 use crate::kafka::limits::{Budget, Limits};
 use kafka_protocol::protocol::StrBytes;
 use klamm_engine::io::Io;
@@ -20,6 +21,11 @@ pub struct Local<I: Io> {
     pub request_bytes: Budget,
     /// Bytes of records that were read for answers and not yet sent.
     pub answer_bytes: Budget,
+    pub coordinator: Rc<dyn Coordinator>,
+    /// This broker's number.
+    pub broker_id: i32,
+    /// Which of a broker's endpoints its clients are told of.
+    pub listener: Rc<str>,
 }
 
 /// Who sent it.
@@ -56,6 +62,14 @@ impl<I: Io> Context<I> {
     /// The client id, or "" where there is none: what Kafka's coordinator does too.
     pub fn client_id(&self) -> &str {
         self.client_id.as_deref().unwrap_or("")
+    }
+
+    pub fn broker_id(&self) -> i32 {
+        self.local.broker_id
+    }
+
+    pub fn listener(&self) -> &str {
+        &self.local.listener
     }
 
     /// The client's address as Kafka shows it: "/127.0.0.1".

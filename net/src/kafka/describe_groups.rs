@@ -49,7 +49,11 @@ pub async fn handle<I: Io>(
 pub fn read(request: &DescribeGroupsRequest, version: i16) -> coord::DescribeGroups {
     coord::DescribeGroups {
         api_version: version,
-        groups: request.groups.iter().map(|group| group.to_string()).collect(),
+        groups: request
+            .groups
+            .iter()
+            .map(|group| group.to_string())
+            .collect(),
     }
 }
 

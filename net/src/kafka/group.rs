@@ -13,10 +13,19 @@
 //! without a broker. The coordinator knows no versions but where its behaviour
 //! changes with them; what an old version cannot say is left out on the way back.
 
+use crate::kafka::context::Context;
+use crate::kafka::coordinator::{self, Question};
 use crate::kafka::errors::Code;
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 use klamm_coord::core::group::message::GroupError;
+use klamm_engine::io::Io;
+
+/// Asks the group's coordinator; the code stands in for an answer that does not come.
+pub async fn ask<I: Io, Q: Question>(ctx: &Context<I>, question: Q) -> Result<Q::Answer, Code> {
+    let answer = coordinator::ask(ctx, question).await;
+    answer.map_err(coordinator::of_group)
+}
 
 /// A verdict as the wire has it; 0 where there is nothing wrong.
 pub fn code(error: Option<GroupError>) -> i16 {

@@ -21,7 +21,11 @@ pub async fn handle<I: Io>(ctx: Context<I>, request: ListGroupsRequest) -> ListG
 
 pub fn read(request: &ListGroupsRequest) -> coord::ListGroups {
     coord::ListGroups {
-        states: request.states_filter.iter().map(|s| s.to_string()).collect(),
+        states: request
+            .states_filter
+            .iter()
+            .map(|s| s.to_string())
+            .collect(),
         types: request.types_filter.iter().map(|t| t.to_string()).collect(),
     }
 }

@@ -12,7 +12,6 @@
 use crate::kafka::context::Context;
 use crate::kafka::errors::Code;
 use crate::kafka::group::{self, code, given};
-use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -25,18 +24,23 @@ use std::collections::HashMap;
 
 pub async fn handle<I: Io>(ctx: Context<I>, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let image = ctx.image();
-    let commit = read(&request, ctx.version, &image);
+    let exists = |topic: &str, partition: i32| exists(&image, topic, partition);
+    let commit = read(&request, ctx.version, exists);
     if commit.topics.is_empty() {
-        return write(&request, &image, &Verdicts::All(Code::NONE.0));
+        return write(&request, exists, &Verdicts::All(Code::NONE.0));
     }
     match group::ask(&ctx, commit).await {
-        Ok(committed) => write(&request, &image, &Verdicts::of(committed)),
-        Err(unavailable) => write(&request, &image, &Verdicts::All(unavailable.0)),
+        Ok(committed) => write(&request, exists, &Verdicts::of(committed)),
+        Err(unavailable) => write(&request, exists, &Verdicts::All(unavailable.0)),
     }
 }
 
 /// What the group is asked: partitions that are there, and no topic without any.
-pub fn read(request: &OffsetCommitRequest, version: i16, image: &Image) -> coord::OffsetCommit {
+pub fn read(
+    request: &OffsetCommitRequest,
+    version: i16,
+    exists: impl Fn(&str, i32) -> bool,
+) -> coord::OffsetCommit {
     coord::OffsetCommit {
         api_version: version,
         group: request.group_id.to_string(),
@@ -52,7 +56,7 @@ pub fn read(request: &OffsetCommitRequest, version: i16, image: &Image) -> coord
                 partitions: topic
                     .partitions
                     .iter()
-                    .filter(|partition| exists(image, &topic.name, partition))
+                    .filter(|partition| exists(&topic.name, partition.partition_index))
                     .map(|partition| coord::OffsetCommitPartition {
                         partition: partition.partition_index,
                         offset: Offset(partition.committed_offset),
@@ -66,10 +70,11 @@ pub fn read(request: &OffsetCommitRequest, version: i16, image: &Image) -> coord
     }
 }
 
-fn exists(image: &Image, topic: &str, partition: &OffsetCommitRequestPartition) -> bool {
+/// Whether the cluster has that partition.
+pub fn exists(image: &Image, topic: &str, partition: i32) -> bool {
     image
         .topic(topic)
-        .is_some_and(|topic| topic.partition(partition.partition_index).is_some())
+        .is_some_and(|topic| topic.partition(partition).is_some())
 }
 
 /// What was said of the partitions that the group was asked about.
@@ -105,13 +110,13 @@ impl Verdicts {
 /// One verdict for everything in the request, in its order.
 pub fn write(
     request: &OffsetCommitRequest,
-    image: &Image,
+    exists: impl Fn(&str, i32) -> bool,
     verdicts: &Verdicts,
 ) -> OffsetCommitResponse {
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
-            let error = if exists(image, &topic.name, partition) {
+            let error = if exists(&topic.name, index) {
                 verdicts.of_partition(&topic.name, index)
             } else {
                 Code::UNKNOWN_TOPIC_OR_PARTITION.0

@@ -5,24 +5,28 @@
 use crate::kafka::context::Context;
 use crate::kafka::errors::Code;
 use crate::kafka::group::{self, code};
+use crate::kafka::offset_commit::exists;
 use kafka_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use klamm_coord::core::group::message as coord;
-use klamm_coord::core::image::Image;
 use klamm_engine::io::Io;
 use std::collections::HashMap;
 
 pub async fn handle<I: Io>(ctx: Context<I>, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let image = ctx.image();
-    match group::ask(&ctx, read(&request, &image)).await {
-        Ok(deleted) => write(&request, &image, deleted),
+    let exists = |topic: &str, partition: i32| exists(&image, topic, partition);
+    match group::ask(&ctx, read(&request, exists)).await {
+        Ok(deleted) => write(&request, exists, deleted),
         Err(unavailable) => OffsetDeleteResponse::default().with_error_code(unavailable.0),
     }
 }
 
-pub fn read(request: &OffsetDeleteRequest, image: &Image) -> coord::OffsetDelete {
+pub fn read(
+    request: &OffsetDeleteRequest,
+    exists: impl Fn(&str, i32) -> bool,
+) -> coord::OffsetDelete {
     coord::OffsetDelete {
         group: request.group_id.to_string(),
         topics: request
@@ -33,7 +37,7 @@ pub fn read(request: &OffsetDeleteRequest, image: &Image) -> coord::OffsetDelete
                     .partitions
                     .iter()
                     .map(|partition| partition.partition_index)
-                    .filter(|&partition| exists(image, &topic.name, partition));
+                    .filter(|&partition| exists(&topic.name, partition));
                 (topic.name.to_string(), there.collect::<Vec<_>>())
             })
             .filter(|(_, partitions)| !partitions.is_empty())
@@ -41,16 +45,10 @@ pub fn read(request: &OffsetDeleteRequest, image: &Image) -> coord::OffsetDelete
     }
 }
 
-fn exists(image: &Image, topic: &str, partition: i32) -> bool {
-    image
-        .topic(topic)
-        .is_some_and(|topic| topic.partition(partition).is_some())
-}
-
 /// An error of the group alone; else one verdict for each partition of the request.
 pub fn write(
     request: &OffsetDeleteRequest,
-    image: &Image,
+    exists: impl Fn(&str, i32) -> bool,
     deleted: coord::OffsetDeleteResponse,
 ) -> OffsetDeleteResponse {
     if deleted.error.is_some() {
@@ -68,7 +66,7 @@ pub fn write(
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
-            let error = if exists(image, &topic.name, index) {
+            let error = if exists(&topic.name, index) {
                 *verdicts
                     .get(&(topic.name.as_str(), index))
                     .unwrap_or(&Code::UNKNOWN_SERVER_ERROR.0)

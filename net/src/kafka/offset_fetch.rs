@@ -114,7 +114,10 @@ fn refuse(fetch: &coord::OffsetFetch, error: Code, version: i16) -> OffsetFetchR
     if version >= 2 {
         return OffsetFetchResponse::default().with_error_code(error.0);
     }
-    let asked = fetch.groups.iter().flat_map(|group| group.topics.iter().flatten());
+    let asked = fetch
+        .groups
+        .iter()
+        .flat_map(|group| group.topics.iter().flatten());
     let topics = asked.map(|(topic, partitions)| {
         let partitions = partitions.iter().map(|&partition| {
             OffsetFetchResponsePartition::default()
