@@ -17,3 +17,4 @@
 //! ```
 
 pub mod kafka;
+pub mod socket;

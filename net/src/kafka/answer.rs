@@ -9,6 +9,7 @@
 //! answers are sent with `sendfile`, a range of a file becomes one more kind of
 //! part here, and its sender one more arm in the socket.
 
+use crate::kafka::limits::Permit;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
 use klamm_engine::io::Io;
@@ -23,6 +24,8 @@ pub enum Part<I: Io> {
         at: usize,
         len: usize,
     },
+    /// No byte: a share of the shard's budget, given back once all before it is sent.
+    Held(Permit),
 }
 
 impl<I: Io> Part<I> {
@@ -30,6 +33,7 @@ impl<I: Io> Part<I> {
         match self {
             Part::Bytes(b) => b,
             Part::Memory { chunk, at, len } => &chunk[*at..*at + *len],
+            Part::Held(_) => &[],
         }
     }
 
@@ -37,6 +41,7 @@ impl<I: Io> Part<I> {
         match self {
             Part::Bytes(b) => b.len(),
             Part::Memory { len, .. } => *len,
+            Part::Held(_) => 0,
         }
     }
 

@@ -1,86 +1,53 @@
-//! The door to the coordinator, the same on every shard.
+//! The questions to the coordinator, each with the one kind of answer that it has.
 //!
 //! ```text
 //!   create_topics, alter_configs, init_producer_id ...   join_group, offset_commit ...
-//!          |  cluster questions                                |  group questions
-//!          +------------------> dyn Coordinator <--------------+
-//!                                     |
-//!                     its shard, its changelog; the answer comes once what it
-//!                     says is committed
+//!          |  ask(ctx, CreateTopics {..})                      |  ask(ctx, JoinGroup {..})
+//!          v                                                   v
+//!   Question::put   Request::CreateTopics      Request::Group(JoinGroup)
+//!                          \                       /
+//!                     Context::coordinator: its shard, its changelog; the answer
+//!                     comes once what it says is committed
 //! ```
-//!
-//! Which shard that is, or later which other broker, is known behind the door only.
 
 use crate::kafka::context::Context;
+use crate::kafka::cores::Gone;
 use crate::kafka::errors::Code;
+use klamm_coord::core::cluster;
+use klamm_coord::core::coordinator::{Request, Response};
 use klamm_coord::core::group::message as group;
-use klamm_coord::core::image::Image;
 use klamm_coord::core::settings::ConfigEntry;
-use klamm_coord::core::{cluster, coordinator};
 use klamm_engine::io::Io;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-
-/// An answer under way.
-pub type Asking<R> = Pin<Box<dyn Future<Output = Result<R, Unavailable>>>>;
-
-/// Why there will be no answer. What was asked may have been done, or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unavailable {
-    /// The broker is going down.
-    Closing,
-    /// The changelog failed: nothing is answered any more that needs it.
-    Failed,
-}
-
-pub trait Coordinator {
-    /// The newest state of the cluster that this shard knows.
-    fn image(&self) -> Arc<Image>;
-
-    fn ask(&self, question: coordinator::Request) -> Asking<coordinator::Response>;
-
-    fn ask_group(&self, question: group::Request) -> Asking<group::Response>;
-}
 
 /// For what goes through a group's coordinator: clients look it up again and retry.
-pub fn of_group(unavailable: Unavailable) -> Code {
-    match unavailable {
-        Unavailable::Closing | Unavailable::Failed => Code::COORDINATOR_NOT_AVAILABLE,
-    }
+pub fn of_group(_: Gone) -> Code {
+    Code::COORDINATOR_NOT_AVAILABLE
 }
 
 /// For what Kafka sends to its controller: clients refresh their metadata and retry.
-pub fn of_cluster(unavailable: Unavailable) -> Code {
-    match unavailable {
-        Unavailable::Closing => Code::NOT_CONTROLLER,
-        Unavailable::Failed => Code::KAFKA_STORAGE_ERROR,
-    }
-}
-
-impl<I: Io> Context<I> {
-    pub fn coordinator(&self) -> &dyn Coordinator {
-        &*self.local.coordinator
-    }
-
-    pub fn image(&self) -> Arc<Image> {
-        self.local.coordinator.image()
-    }
+pub fn of_cluster(_: Gone) -> Code {
+    Code::NOT_CONTROLLER
 }
 
 /// A question that has one kind of answer.
 pub trait Question {
     type Answer;
 
-    fn put(self, to: &dyn Coordinator) -> Asking<Self::Answer>;
+    fn put(self) -> Request;
+
+    /// The answer to this question. Another kind of answer is a fault in the
+    /// coordinator, after which nothing that it says can be trusted.
+    fn take(answer: Response) -> Self::Answer;
 }
 
-/// Asks, and names what stands in for an answer that does not come.
-pub async fn ask<I: Io, Q: Question>(
+/// Asks. What was asked may have been done or not where no answer comes.
+pub fn ask<I: Io, Q: Question>(
     ctx: &Context<I>,
     question: Q,
-) -> Result<Q::Answer, Unavailable> {
-    question.put(ctx.coordinator()).await
+) -> impl Future<Output = Result<Q::Answer, Gone>> + 'static {
+    // Called here and not in the future: the order of the calls is kept.
+    let answer = ctx.coordinator(question.put());
+    async move { answer.await.map(Q::take) }
 }
 
 macro_rules! group_questions {
@@ -88,14 +55,15 @@ macro_rules! group_questions {
         impl Question for group::$kind {
             type Answer = group::$answer;
 
-            fn put(self, to: &dyn Coordinator) -> Asking<group::$answer> {
-                let asking = to.ask_group(group::Request::$kind(self));
-                Box::pin(async move {
-                    match asking.await? {
-                        group::Response::$kind(answer) => Ok(answer),
-                        other => unreachable!("{} was answered with {other:?}", stringify!($kind)),
-                    }
-                })
+            fn put(self) -> Request {
+                Request::Group(group::Request::$kind(self))
+            }
+
+            fn take(answer: Response) -> group::$answer {
+                match answer {
+                    Response::Group(group::Response::$kind(answer)) => answer,
+                    other => unreachable!("{} was answered with {other:?}", stringify!($kind)),
+                }
             }
         }
     )*};
@@ -158,21 +126,20 @@ macro_rules! cluster_questions {
         impl Question for $kind {
             type Answer = $answer;
 
-            fn put(self, to: &dyn Coordinator) -> Asking<$answer> {
+            fn put(self) -> Request {
                 let $kind { $($field),* } = self;
-                let asking = to.ask($request);
-                Box::pin(async move {
-                    match asking.await? {
-                        coordinator::Response::$kind(answer) => Ok(answer),
-                        other => unreachable!("{} was answered with {other:?}", stringify!($kind)),
-                    }
-                })
+                $request
+            }
+
+            fn take(answer: Response) -> $answer {
+                match answer {
+                    Response::$kind(answer) => answer,
+                    other => unreachable!("{} was answered with {other:?}", stringify!($kind)),
+                }
             }
         }
     )*};
 }
-
-use coordinator::Request;
 
 cluster_questions! {
     CreateTopics { topics, validate_only } Request::CreateTopics { topics, validate_only }

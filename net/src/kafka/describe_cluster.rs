@@ -38,7 +38,7 @@ pub async fn handle<I: Io>(
         &image.cluster_id,
         image.controller,
         brokers,
-        ctx.listener(),
+        &ctx.local.listener,
     )
 }
 

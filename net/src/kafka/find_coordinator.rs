@@ -33,11 +33,11 @@ pub async fn handle<I: Io>(
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let image = ctx.image();
-    let me = ctx.broker_id();
+    let me = ctx.local.broker_id;
     let endpoint = image
         .brokers
         .get(&me)
-        .and_then(|broker| broker.endpoint(ctx.listener()));
+        .and_then(|broker| broker.endpoint(&ctx.local.listener));
     let here = endpoint.map(|endpoint| (me, endpoint));
     write(&request, here, ctx.version)
 }

@@ -22,9 +22,12 @@ use klamm_coord::core::group::message::GroupError;
 use klamm_engine::io::Io;
 
 /// Asks the group's coordinator; the code stands in for an answer that does not come.
-pub async fn ask<I: Io, Q: Question>(ctx: &Context<I>, question: Q) -> Result<Q::Answer, Code> {
-    let answer = coordinator::ask(ctx, question).await;
-    answer.map_err(coordinator::of_group)
+pub fn ask<I: Io, Q: Question>(
+    ctx: &Context<I>,
+    question: Q,
+) -> impl Future<Output = Result<Q::Answer, Code>> + 'static {
+    let answer = coordinator::ask(ctx, question);
+    async move { answer.await.map_err(coordinator::of_group) }
 }
 
 /// A verdict as the wire has it; 0 where there is nothing wrong.
