@@ -71,9 +71,13 @@ impl Offsets {
     }
 
     pub fn remove(&mut self, group: &str, topics: &[(String, Vec<i32>)]) {
-        let Some(of_group) = self.groups.get_mut(group) else { return };
+        let Some(of_group) = self.groups.get_mut(group) else {
+            return;
+        };
         for (topic, partitions) in topics {
-            let Some(of_topic) = of_group.get_mut(topic) else { continue };
+            let Some(of_topic) = of_group.get_mut(topic) else {
+                continue;
+            };
             for partition in partitions {
                 of_topic.remove(partition);
             }
@@ -111,7 +115,9 @@ impl Offsets {
         now: TimestampMs,
         kept: impl Fn(&str) -> bool,
     ) -> Vec<(String, Vec<i32>)> {
-        let Some(of_group) = self.groups.get(group) else { return Vec::new() };
+        let Some(of_group) = self.groups.get(group) else {
+            return Vec::new();
+        };
         let is_expired = |c: &CommittedOffset| match (c.expires_at, base) {
             (Some(at), _) => now >= at,
             (None, RetentionBase::Since(since)) => now.0.saturating_sub(since.0) >= retention_ms,
@@ -119,7 +125,11 @@ impl Offsets {
         };
         let mut expired = Vec::new();
         for (topic, of_topic) in of_group.iter().filter(|(topic, _)| !kept(topic)) {
-            let partitions: Vec<i32> = of_topic.iter().filter(|(_, c)| is_expired(c)).map(|(p, _)| *p).collect();
+            let partitions: Vec<i32> = of_topic
+                .iter()
+                .filter(|(_, c)| is_expired(c))
+                .map(|(p, _)| *p)
+                .collect();
             if !partitions.is_empty() {
                 expired.push((topic.clone(), partitions));
             }
@@ -151,14 +161,20 @@ mod tests {
     }
 
     fn orders(partitions: Vec<(i32, CommittedOffset)>) -> Vec<TopicOffsets> {
-        vec![TopicOffsets { topic: "orders".into(), partitions }]
+        vec![TopicOffsets {
+            topic: "orders".into(),
+            partitions,
+        }]
     }
 
     #[test]
     fn the_last_partition_takes_its_topic_and_group_along() {
         let mut offsets = Offsets::default();
         offsets.commit("bill", &orders(vec![(0, at(5, 0)), (1, at(6, 0))]));
-        offsets.remove("bill", &[("orders".into(), vec![0, 7]), ("none".into(), vec![0])]);
+        offsets.remove(
+            "bill",
+            &[("orders".into(), vec![0, 7]), ("none".into(), vec![0])],
+        );
         assert_eq!(offsets.get("bill", "orders", 1), Some(&at(6, 0)));
         assert_eq!(offsets.get("bill", "orders", 0), None);
         offsets.remove("bill", &[("orders".into(), vec![1])]);
@@ -178,7 +194,13 @@ mod tests {
         let mut offsets = Offsets::default();
         offsets.commit("bill", &orders(vec![(0, at(5, 0))]));
         offsets.commit("ship", &orders(vec![(0, at(9, 0))]));
-        offsets.commit("ship", &[TopicOffsets { topic: "trucks".into(), partitions: vec![(0, at(1, 0))] }]);
+        offsets.commit(
+            "ship",
+            &[TopicOffsets {
+                topic: "trucks".into(),
+                partitions: vec![(0, at(1, 0))],
+            }],
+        );
         assert!(offsets.has_topic("orders"));
         offsets.remove_topic("orders");
         assert!(!offsets.has_topic("orders"));
@@ -189,8 +211,14 @@ mod tests {
     #[test]
     fn retention_counts_from_the_base_unless_the_commit_said_when() {
         let mut offsets = Offsets::default();
-        let own = CommittedOffset { expires_at: Some(TimestampMs(50)), ..at(3, 0) };
-        offsets.commit("bill", &orders(vec![(0, at(1, 100)), (1, at(2, 200)), (2, own)]));
+        let own = CommittedOffset {
+            expires_at: Some(TimestampMs(50)),
+            ..at(3, 0)
+        };
+        offsets.commit(
+            "bill",
+            &orders(vec![(0, at(1, 100)), (1, at(2, 200)), (2, own)]),
+        );
         let expired = |base, now| offsets.expired("bill", base, 1_000, TimestampMs(now), |_| false);
         let table: &[(RetentionBase, i64, &[i32])] = &[
             (RetentionBase::CommitTime, 49, &[]),
@@ -201,11 +229,20 @@ mod tests {
             (RetentionBase::Since(TimestampMs(500)), 1_500, &[0, 1, 2]),
         ];
         for (base, now, partitions) in table {
-            let want: Vec<(String, Vec<i32>)> =
-                if partitions.is_empty() { vec![] } else { vec![("orders".into(), partitions.to_vec())] };
+            let want: Vec<(String, Vec<i32>)> = if partitions.is_empty() {
+                vec![]
+            } else {
+                vec![("orders".into(), partitions.to_vec())]
+            };
             assert_eq!(expired(*base, *now), want, "{base:?} at {now}");
         }
-        let kept = offsets.expired("bill", RetentionBase::CommitTime, 1_000, TimestampMs(9_999), |t| t == "orders");
+        let kept = offsets.expired(
+            "bill",
+            RetentionBase::CommitTime,
+            1_000,
+            TimestampMs(9_999),
+            |t| t == "orders",
+        );
         assert!(kept.is_empty());
     }
 }
