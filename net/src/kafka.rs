@@ -55,3 +55,6 @@ pub mod offset_delete;
 pub mod offset_fetch;
 pub mod route;
 pub mod sync_group;
+
+#[cfg(test)]
+mod every_version;
