@@ -142,25 +142,26 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// What a broker checks of an uncompressed batch before it keeps it: every length,
-/// count and varint, offset deltas 0 to `count - 1`, and nothing behind them.
-pub fn check_records(bytes: &[u8], count: i32) -> Result<(), RecordError> {
+/// count and varint, offset deltas 0 to `count - 1`, and nothing behind them. Returns
+/// the largest timestamp delta.
+pub fn check_records(bytes: &[u8], count: i32) -> Result<i64, RecordError> {
     let mut records = Records::new(bytes, count);
-    for expected in 0.. {
+    let (mut expected, mut delta_max) = (0, i64::MIN);
+    loop {
         let at = records.cursor.at;
-        match records.next() {
-            None => return Ok(()),
-            Some(Err(error)) => return Err(error),
-            Some(Ok(record)) if record.offset_delta == expected => {}
-            Some(Ok(record)) => {
-                let is = record.offset_delta;
-                return Err(RecordError {
-                    at,
-                    fault: RecordFault::OffsetDelta { is, expected },
-                });
-            }
+        let Some(record) = records.next().transpose()? else {
+            return Ok(delta_max);
+        };
+        let is = record.offset_delta;
+        if is != expected {
+            return Err(RecordError {
+                at,
+                fault: RecordFault::OffsetDelta { is, expected },
+            });
         }
+        expected += 1;
+        delta_max = delta_max.max(record.timestamp_delta);
     }
-    unreachable!("a count is an i32")
 }
 
 impl<'a> Record<'a> {
