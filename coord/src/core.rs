@@ -16,6 +16,7 @@
 //! (and later a consensus log) be replayed. Of the engine only its units are used.
 
 pub mod cluster;
+pub mod codec;
 // pub mod command;
 pub mod coordinator;
 pub mod group;

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Every shard holds the newest image and reads it without a lock. A change makes a
-//! new image that shares every topic which did not change, so that a change costs
-//! two maps of pointers: about 0.1 ms at 1,000 topics.
+//! new image that shares every topic which did not change; what is copied is two maps
+//! of pointers, at the first change after an image was published.
 
 use crate::core::Zxid;
 use crate::core::settings::{BrokerConfig, TopicConfig};
@@ -30,8 +30,8 @@ pub struct Image {
     /// What this broker's settings are now: its file and flags, with the dynamic
     /// ones of `/config/brokers` over them.
     pub settings: Arc<BrokerConfig>,
-    pub(super) topics: BTreeMap<Arc<str>, Arc<Topic>>,
-    pub(super) by_id: HashMap<TopicId, Arc<Topic>>,
+    pub(super) topics: Arc<BTreeMap<Arc<str>, Arc<Topic>>>,
+    pub(super) by_id: Arc<HashMap<TopicId, Arc<Topic>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
