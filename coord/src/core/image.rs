@@ -72,6 +72,31 @@ pub struct Endpoint {
 }
 
 impl Image {
+    /// A cluster without brokers and topics.
+    #[must_use]
+    pub fn empty(cluster_id: &str, settings: BrokerConfig) -> Image {
+        Image {
+            zxid: Zxid::ZERO,
+            cluster_id: cluster_id.into(),
+            controller: None,
+            brokers: BTreeMap::new(),
+            settings: Arc::new(settings),
+            topics: BTreeMap::new(),
+            by_id: HashMap::new(),
+        }
+    }
+
+    /// The same with one topic more, or with this one in the place of its namesake.
+    #[must_use]
+    pub fn with_topic(mut self, topic: Topic) -> Image {
+        let topic = Arc::new(topic);
+        if let Some(before) = self.topics.insert(topic.name.clone(), topic.clone()) {
+            self.by_id.remove(&before.id);
+        }
+        self.by_id.insert(topic.id, topic);
+        self
+    }
+
     /// The topic of that name.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
