@@ -19,5 +19,14 @@
 //! An appended byte is *dirty* (in memory), then *stable* (written), then
 //! *committed* (synced). docs/format.md has every byte on disk.
 
+pub mod batch;
+pub mod codec;
+pub mod config;
+pub mod crc;
+pub mod epochs;
+pub mod error;
+pub mod index;
 pub mod io;
+pub mod producer;
+pub mod record;
 pub mod units;

@@ -72,7 +72,10 @@ impl TimestampMs {
 impl Nanos {
     #[must_use]
     pub fn plus(self, d: std::time::Duration) -> Nanos {
-        Nanos(self.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        Nanos(
+            self.0
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
