@@ -1,11 +1,14 @@
 """confluent-kafka (librdkafka) through the plan."""
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+import time
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 import plan as p
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+COORDINATOR_NOT_YET = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
 
 
 class Member:
@@ -86,7 +89,18 @@ class Sender:
 
 def committed(plan):
     consumer = Consumer({"bootstrap.servers": plan.bootstrap, "group.id": plan.group})
-    found = consumer.committed([TopicPartition(plan.topic, i) for i in range(p.PARTITIONS)], timeout=20)
+    found = []
+
+    def ask():
+        try:
+            found.extend(consumer.committed([TopicPartition(plan.topic, i) for i in range(p.PARTITIONS)], timeout=20))
+        except KafkaException as refused:
+            # A coordinator that has just started may not be one yet.
+            if refused.args[0].code() not in COORDINATOR_NOT_YET:
+                raise
+            time.sleep(0.1)
+
+    p.until(lambda: found, ask, "the committed offsets")
     consumer.close()
     return {tp.partition: tp.offset for tp in found}
 
