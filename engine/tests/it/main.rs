@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod model;
 mod simulation;
 mod stories;
 mod takeover;

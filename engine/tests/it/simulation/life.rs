@@ -298,7 +298,9 @@ impl Client {
             Err(error) => return Err(format!("a batch of {identity:?}: {error}")),
         };
         if appended.duplicate {
-            return Err(format!("a fresh batch of {identity:?} is taken for another"));
+            return Err(format!(
+                "a fresh batch of {identity:?} is taken for another"
+            ));
         }
         ledger.appended(appended.base_offset, &numbers)?;
         if let (Some(n), Some((_, sequence))) = (producer, identity) {
@@ -402,7 +404,10 @@ impl Client {
                     let mut ledger = self.ledger.borrow_mut();
                     ledger.deleted_at_most = ledger.deleted_at_most.max(before.0);
                 }
-                match join(self.log.delete_records(before), self.pause(&mut rng)).await.0 {
+                match join(self.log.delete_records(before), self.pause(&mut rng))
+                    .await
+                    .0
+                {
                     Ok(start) => {
                         let mut ledger = self.ledger.borrow_mut();
                         ledger.deleted = ledger.deleted.max(start.0);
