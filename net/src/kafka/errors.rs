@@ -164,6 +164,9 @@ pub fn offline(error: &Offline) -> Failure {
 pub fn read(error: &ReadError) -> Failure {
     match error {
         ReadError::OutOfRange { .. } => Failure::new(Code::OFFSET_OUT_OF_RANGE, error.to_string()),
+        // The producer's own compression can't be undone; the record it holds has no
+        // timestamp that could be looked up.
+        ReadError::Undecodable { .. } => Failure::new(Code::CORRUPT_MESSAGE, error.to_string()),
         ReadError::Offline(o) => offline(o),
     }
 }
