@@ -21,8 +21,8 @@ use kafka_protocol::messages::{
     IncrementalAlterConfigsRequest, InitProducerIdRequest, ProducerId, TopicName, TransactionalId,
 };
 use klamm_coord::core::cluster::{
-    ClusterError, ClusterErrorKind, ConfigChange, ConfigOp, ConfigQuery, ConfigReplacement,
-    ConfigResource, CreatedTopic, DeletedTopic, NewPartitions, NewProducer, NewTopic, TopicRef,
+    ClusterError, ClusterErrorKind, ConfigChange, ConfigOp, ConfigReplacement, ConfigResource,
+    CreatedTopic, DeletedTopic, NewPartitions, NewProducer, NewTopic, TopicRef,
 };
 use klamm_coord::core::coordinator::{Request, Response};
 use klamm_coord::core::settings::{ConfigEntry, ConfigSource, ConfigSynonym};
@@ -347,62 +347,42 @@ fn describe_configs_tells_as_much_as_it_was_asked_for() {
         };
         for plain in [true, false] {
             let front = Front::new();
-            let resource = ConfigResource::Topic("orders".to_owned());
-            let entries = vec![setting("retention.ms", "7")];
-            let answer = Response::DescribeConfigs(vec![(resource, Ok(entries))]);
-            let resource = ConfigResource::Broker(Some(9));
-            let no = refused(ClusterErrorKind::InvalidRequest, "this is broker 3");
-            let other = Response::DescribeConfigs(vec![(resource, Err(no))]);
-            front
-                .script
-                .answers
-                .borrow_mut()
-                .extend([Some(answer), Some(other)]);
-
             let mut request = DescribeConfigsRequest::default()
                 .with_resources(vec![
                     asked_for(BROKERS, "three", None),
-                    asked_for(TOPIC, "orders", Some(vec!["retention.ms"])),
+                    asked_for(TOPIC, "orders", Some(vec!["retention.ms", "no.such"])),
                     asked_for(BROKERS, "9", Some(Vec::new())),
+                    asked_for(TOPIC, "gone", None),
+                    asked_for(TOPIC, "../x", None),
+                    asked_for(TOPIC, "orders", Some(Vec::new())),
                 ])
                 .with_include_synonyms(!plain);
             request.include_documentation = v >= 3 && !plain;
             let response = front.call(v, &request);
 
-            let queries = [
-                ConfigQuery {
-                    resource: ConfigResource::Topic("orders".to_owned()),
-                    names: Some(vec!["retention.ms".to_owned()]),
-                },
-                ConfigQuery {
-                    resource: ConfigResource::Broker(Some(9)),
-                    names: None,
-                },
-            ];
-            let queries = queries.map(|q| Request::DescribeConfigs { resources: vec![q] });
-            assert_eq!(front.script.asked.take(), queries);
-
-            let [three, orders, nine] = response.results.as_slice() else {
-                panic!("{response:?}")
-            };
-            assert_eq!((three.error_code, nine.error_code), (42, 42));
-            assert_eq!(nine.error_message, Some(text("this is broker 3")));
+            let codes: Vec<_> = response.results.iter().map(|r| r.error_code).collect();
+            assert_eq!(codes, [42, 0, 42, 3, 17, 0]);
+            assert!(response.results[2].error_message.is_some());
+            let orders = &response.results[1];
             assert_eq!(
                 (orders.resource_type, &*orders.resource_name),
                 (TOPIC, "orders")
             );
+            assert_eq!((orders.configs.len(), &orders.error_message), (1, &None));
             let config = &orders.configs[0];
             assert_eq!(
                 (&*config.name, config.value.as_deref()),
-                ("retention.ms", Some("7"))
+                ("retention.ms", Some("604800000"))
             );
             assert_eq!(
                 (config.config_source, config.config_type),
-                (1, from(v, 3, 5, 0))
+                (5, from(v, 3, 5, 0))
             );
-            assert_eq!(config.synonyms.len(), usize::from(!plain));
+            assert_eq!(config.synonyms.is_empty(), plain);
             let doc = config.documentation.clone().filter(|doc| !doc.is_empty());
             assert_eq!(doc.is_some(), v >= 3 && !plain);
+            let all = &response.results[5].configs;
+            assert!(all.len() > 20 && all.iter().any(|c| &*c.name == "max.message.bytes"));
         }
     }
 }
