@@ -23,7 +23,6 @@
 //! each other freely, and only their answers are put back in order.
 
 pub mod answer;
-pub mod api_versions;
 pub mod closing;
 pub mod connection;
 pub mod context;
@@ -31,5 +30,16 @@ pub mod cores;
 pub mod errors;
 pub mod frame;
 pub mod guard;
+pub mod hosted;
 pub mod limits;
 pub mod route;
+pub mod server;
+pub mod turns;
+pub mod wire;
+
+pub mod api_versions;
+pub mod fetch;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod produce;
