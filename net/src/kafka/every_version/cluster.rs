@@ -1,6 +1,7 @@
 //! Topics, settings, coordinators and producer ids.
 
 use super::{BROKER, Front, ORDERS, from, text, versions};
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::alter_configs_request::{
     AlterConfigsResource as ReplacedResource, AlterableConfig as ReplacedConfig,
 };
@@ -10,6 +11,9 @@ use kafka_protocol::messages::create_partitions_request::{
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{
@@ -17,8 +21,12 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
 };
 use kafka_protocol::messages::{
     AlterConfigsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, FindCoordinatorRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, ProducerId, TopicName, TransactionalId,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, ProducerId,
+    TopicName, TransactionalId,
+};
+use kafka_protocol::records::{
+    Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
 use klamm_coord::core::cluster::{
     ClusterError, ClusterErrorKind, ConfigChange, ConfigOp, ConfigReplacement, ConfigResource,
@@ -26,7 +34,9 @@ use klamm_coord::core::cluster::{
 };
 use klamm_coord::core::coordinator::{Request, Response};
 use klamm_coord::core::settings::{ConfigEntry, ConfigSource, ConfigSynonym};
-use klamm_engine::units::{ProducerEpoch, ProducerId as Id, TopicId};
+use klamm_engine::config::LogConfig;
+use klamm_engine::store::{Entry, PartitionSpec};
+use klamm_engine::units::{LeaderEpoch, PartitionId, ProducerEpoch, ProducerId as Id, TopicId};
 use uuid::Uuid;
 
 const TOPIC: i8 = 2;
@@ -334,6 +344,83 @@ fn create_partitions_has_one_result_for_each_topic() {
         ];
         assert_eq!(told, expected);
     }
+}
+
+#[test]
+fn delete_records_moves_the_log_start_and_refuses_what_it_cannot() {
+    for v in versions::<DeleteRecordsRequest>() {
+        let front = Front::new();
+        let id = |index| PartitionId {
+            topic: ORDERS,
+            index,
+        };
+        let store = front.local.store.clone();
+        front.sim.run(async {
+            let specs = [0, 1].map(|index| PartitionSpec {
+                id: id(index),
+                topic: "orders".to_owned(),
+                leader_epoch: LeaderEpoch(0),
+                config: LogConfig::default(),
+            });
+            store.open_partitions(specs.to_vec()).await;
+            let Some(Entry::Online(partition)) = store.get(&id(0)) else {
+                panic!("opened")
+            };
+            for _ in 0..5 {
+                let appended = partition.append(&a_batch()).unwrap();
+                partition.acknowledged(appended.next_offset).await.unwrap();
+            }
+        });
+        let ask = |partitions: &[(i32, i64)]| {
+            let partitions = partitions.iter().map(|&(index, offset)| {
+                DeleteRecordsPartition::default()
+                    .with_partition_index(index)
+                    .with_offset(offset)
+            });
+            let orders = DeleteRecordsTopic::default()
+                .with_name(topic("orders"))
+                .with_partitions(partitions.collect());
+            let request = DeleteRecordsRequest::default().with_topics(vec![orders]);
+            let response = front.call(v, &request);
+            let results = response.topics[0].partitions.iter();
+            let told = results.map(|r| (r.partition_index, r.error_code, r.low_watermark));
+            told.collect::<Vec<_>>()
+        };
+        let told = ask(&[(0, 3), (9, 0), (1, 1), (1, -2)]);
+        assert_eq!(told, [(0, 0, 3), (9, 3, -1), (1, 1, -1), (1, 1, -1)]);
+        assert_eq!(
+            ask(&[(0, -1), (1, -1)]),
+            [(0, 0, 5), (1, 0, 0)],
+            "the high watermark"
+        );
+        assert_eq!(ask(&[(0, 2)]), [(0, 0, 5)], "what is gone stays gone");
+    }
+}
+
+/// One record of one byte, as a producer sends it.
+fn a_batch() -> Vec<u8> {
+    let records = [Record {
+        transactional: false,
+        control: false,
+        delete_horizon: false,
+        partition_leader_epoch: -1,
+        producer_id: -1,
+        producer_epoch: -1,
+        timestamp_type: TimestampType::Creation,
+        offset: 0,
+        sequence: -1,
+        timestamp: 1_767_225_600_000,
+        key: None,
+        value: Some(Bytes::from_static(b"x")),
+        headers: Default::default(),
+    }];
+    let options = RecordEncodeOptions {
+        version: 2,
+        compression: Compression::None,
+    };
+    let mut batch = BytesMut::new();
+    RecordBatchEncoder::encode(&mut batch, &records, &options).unwrap();
+    batch.to_vec()
 }
 
 #[test]
