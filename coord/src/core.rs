@@ -16,9 +16,13 @@
 //! (and later a consensus log) be replayed. Of the engine only its units are used.
 
 pub mod cluster;
+pub mod codec;
 // pub mod command;
 pub mod coordinator;
+pub mod group;
+pub mod groups;
 pub mod image;
+pub mod offsets;
 pub mod path;
 pub mod settings;
 pub mod stat;

@@ -13,6 +13,7 @@
 
 pub mod configs;
 pub mod ids;
+pub mod state;
 pub mod topics;
 pub mod znodes;
 

@@ -5,6 +5,7 @@ use crate::core::cluster::{
     ClusterError, ConfigChange, ConfigQuery, ConfigReplacement, ConfigResource, CreatedTopic,
     DeletedTopic, Named, NewPartitions, NewProducer, NewTopic, TopicRef,
 };
+use crate::core::group::message as group;
 use crate::core::image::Broker;
 use crate::core::settings::ConfigEntry;
 use crate::core::tree::{MultiError, Op, OpResult};
@@ -38,6 +39,8 @@ pub enum Request {
     },
     /// A producer id for an idempotent producer, never given out before.
     InitProducerId,
+    /// What goes through a group's coordinator.
+    Group(group::Request),
     /// This broker is there; its node is written anew at each start.
     RegisterBroker {
         broker: Broker,
@@ -58,6 +61,7 @@ pub enum Response {
     IncrementalAlterConfigs(Vec<(ConfigResource, Result<(), ClusterError>)>),
     DescribeConfigs(Vec<(ConfigResource, Result<Vec<ConfigEntry>, ClusterError>)>),
     InitProducerId(NewProducer),
+    Group(group::Response),
     RegisterBroker,
     CommitTreeOps {
         zxid: Zxid,

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Every shard holds the newest image and reads it without a lock. A change makes a
-//! new image that shares every topic which did not change, so that a change costs
-//! two maps of pointers: about 0.1 ms at 1,000 topics.
+//! new image that shares every topic which did not change; what is copied is two maps
+//! of pointers, at the first change after an image was published.
 
 use crate::core::Zxid;
 use crate::core::settings::{BrokerConfig, TopicConfig};
@@ -30,8 +30,8 @@ pub struct Image {
     /// What this broker's settings are now: its file and flags, with the dynamic
     /// ones of `/config/brokers` over them.
     pub settings: Arc<BrokerConfig>,
-    pub(super) topics: BTreeMap<Arc<str>, Arc<Topic>>,
-    pub(super) by_id: HashMap<TopicId, Arc<Topic>>,
+    pub(super) topics: Arc<BTreeMap<Arc<str>, Arc<Topic>>>,
+    pub(super) by_id: Arc<HashMap<TopicId, Arc<Topic>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,32 @@ pub struct Endpoint {
 }
 
 impl Image {
+    /// A cluster without brokers and topics.
+    #[must_use]
+    pub fn empty(cluster_id: &str, settings: BrokerConfig) -> Image {
+        Image {
+            zxid: Zxid::ZERO,
+            cluster_id: cluster_id.into(),
+            controller: None,
+            brokers: BTreeMap::new(),
+            settings: Arc::new(settings),
+            topics: Arc::default(),
+            by_id: Arc::default(),
+        }
+    }
+
+    /// The same with one topic more, or with this one in the place of its namesake.
+    #[must_use]
+    pub fn with_topic(mut self, topic: Topic) -> Image {
+        let topic = Arc::new(topic);
+        let by_id = Arc::make_mut(&mut self.by_id);
+        if let Some(before) = Arc::make_mut(&mut self.topics).insert(topic.name.clone(), topic.clone()) {
+            by_id.remove(&before.id);
+        }
+        by_id.insert(topic.id, topic);
+        self
+    }
+
     /// The topic of that name.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {

@@ -240,6 +240,9 @@ impl Valid {
                     Some(item) => Err(format!("has {item:?}; possible: {}", values.join(", "))),
                 }
             }
+            (Valid::OnlyYet { possible, .. }, v) if v.items().is_empty() => {
+                Err(format!("names nothing; possible: {}", possible.join(", ")))
+            }
             (
                 Valid::OnlyYet {
                     possible,

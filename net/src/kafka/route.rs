@@ -14,7 +14,11 @@ use crate::kafka::answer::{self, Answer, Header};
 use crate::kafka::context::{Context, Local, Peer};
 use crate::kafka::turns::Turn;
 use crate::kafka::{
-    api_versions, fetch, guard, list_offsets, metadata, offset_for_leader_epoch, produce,
+    alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_topics,
+    describe_cluster, describe_configs, describe_groups, fetch, find_coordinator, guard, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups,
+    list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+    produce, sync_group,
 };
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::ApiVersionsRequest;
@@ -96,28 +100,28 @@ apis! {
     1 Fetch 4 4..=12 12, fetch::start;
     2 ListOffsets 1 1..=8 6, |ctx, api, body| typed(ctx, api, body, list_offsets::handle);
     3 Metadata 0 0..=12 9, |ctx, api, body| typed(ctx, api, body, metadata::handle);
-    // 8 OffsetCommit 2 2..=9 8, |ctx, api, body| typed(ctx, api, body, offset_commit::handle);
-    // 9 OffsetFetch 1 1..=9 6, |ctx, api, body| typed(ctx, api, body, offset_fetch::handle);
-    // 10 FindCoordinator 0 0..=4 3, |ctx, api, body| typed(ctx, api, body, find_coordinator::handle);
-    // 11 JoinGroup 0 0..=9 6, |ctx, api, body| typed(ctx, api, body, join_group::handle);
-    // 12 Heartbeat 0 0..=4 4, |ctx, api, body| typed(ctx, api, body, heartbeat::handle);
-    // 13 LeaveGroup 0 0..=5 4, |ctx, api, body| typed(ctx, api, body, leave_group::handle);
-    // 14 SyncGroup 0 0..=5 4, |ctx, api, body| typed(ctx, api, body, sync_group::handle);
-    // 15 DescribeGroups 0 0..=6 5, |ctx, api, body| typed(ctx, api, body, describe_groups::handle);
-    // 16 ListGroups 0 0..=5 3, |ctx, api, body| typed(ctx, api, body, list_groups::handle);
+    8 OffsetCommit 2 2..=9 8, |ctx, api, body| typed(ctx, api, body, offset_commit::handle);
+    9 OffsetFetch 1 1..=9 6, |ctx, api, body| typed(ctx, api, body, offset_fetch::handle);
+    10 FindCoordinator 0 0..=4 3, |ctx, api, body| typed(ctx, api, body, find_coordinator::handle);
+    11 JoinGroup 0 0..=9 6, |ctx, api, body| typed(ctx, api, body, join_group::handle);
+    12 Heartbeat 0 0..=4 4, |ctx, api, body| typed(ctx, api, body, heartbeat::handle);
+    13 LeaveGroup 0 0..=5 4, |ctx, api, body| typed(ctx, api, body, leave_group::handle);
+    14 SyncGroup 0 0..=5 4, |ctx, api, body| typed(ctx, api, body, sync_group::handle);
+    15 DescribeGroups 0 0..=6 5, |ctx, api, body| typed(ctx, api, body, describe_groups::handle);
+    16 ListGroups 0 0..=5 3, |ctx, api, body| typed(ctx, api, body, list_groups::handle);
     18 ApiVersions 0 0..=4 3, |ctx, api, body| typed(ctx, api, body, api_versions::handle);
-    // 19 CreateTopics 2 2..=7 5, |ctx, api, body| typed(ctx, api, body, create_topics::handle);
-    // 20 DeleteTopics 1 1..=6 4, |ctx, api, body| typed(ctx, api, body, delete_topics::handle);
+    19 CreateTopics 2 2..=7 5, |ctx, api, body| typed(ctx, api, body, create_topics::handle);
+    20 DeleteTopics 1 1..=6 4, |ctx, api, body| typed(ctx, api, body, delete_topics::handle);
     // 21 DeleteRecords 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, delete_records::handle);
-    // 22 InitProducerId 0 0..=4 2, |ctx, api, body| typed(ctx, api, body, init_producer_id::handle);
+    22 InitProducerId 0 0..=4 2, |ctx, api, body| typed(ctx, api, body, init_producer_id::handle);
     23 OffsetForLeaderEpoch 2 2..=4 4, |ctx, api, body| typed(ctx, api, body, offset_for_leader_epoch::handle);
-    // 32 DescribeConfigs 1 1..=4 4, |ctx, api, body| typed(ctx, api, body, describe_configs::handle);
-    // 33 AlterConfigs 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, alter_configs::handle);
-    // 37 CreatePartitions 0 0..=3 2, |ctx, api, body| typed(ctx, api, body, create_partitions::handle);
-    // 42 DeleteGroups 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, delete_groups::handle);
-    // 44 IncrementalAlterConfigs 0 0..=1 1, |ctx, api, body| typed(ctx, api, body, incremental_alter_configs::handle);
-    // 47 OffsetDelete 0 0..=0 i16::MAX, |ctx, api, body| typed(ctx, api, body, offset_delete::handle);
-    // 60 DescribeCluster 0 0..=1 0, |ctx, api, body| typed(ctx, api, body, describe_cluster::handle);
+    32 DescribeConfigs 1 1..=4 4, |ctx, api, body| typed(ctx, api, body, describe_configs::handle);
+    33 AlterConfigs 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, alter_configs::handle);
+    37 CreatePartitions 0 0..=3 2, |ctx, api, body| typed(ctx, api, body, create_partitions::handle);
+    42 DeleteGroups 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, delete_groups::handle);
+    44 IncrementalAlterConfigs 0 0..=1 1, |ctx, api, body| typed(ctx, api, body, incremental_alter_configs::handle);
+    47 OffsetDelete 0 0..=0 i16::MAX, |ctx, api, body| typed(ctx, api, body, offset_delete::handle);
+    60 DescribeCluster 0 0..=1 0, |ctx, api, body| typed(ctx, api, body, describe_cluster::handle);
 }
 
 /// The line of an API key.

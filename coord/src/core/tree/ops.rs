@@ -9,7 +9,8 @@ use std::fmt;
 pub enum Op {
     Create {
         path: String,
-        data: Vec<u8>,
+        /// None is ZooKeeper's null, which is not the empty text.
+        data: Option<Vec<u8>>,
         /// Never empty; see [`Acl::open`].
         acl: Vec<Acl>,
         lifetime: Lifetime,
@@ -22,7 +23,7 @@ pub enum Op {
     },
     Set {
         path: String,
-        data: Vec<u8>,
+        data: Option<Vec<u8>>,
         version: i32,
     },
     SetAcl {
@@ -45,7 +46,7 @@ impl Op {
     pub fn create(path: impl Into<String>, data: impl Into<Vec<u8>>) -> Op {
         Op::Create {
             path: path.into(),
-            data: data.into(),
+            data: Some(data.into()),
             acl: Acl::open(),
             lifetime: Lifetime::Persistent,
             sequential: false,
@@ -57,7 +58,7 @@ impl Op {
     pub fn set(path: impl Into<String>, data: impl Into<Vec<u8>>) -> Op {
         Op::Set {
             path: path.into(),
-            data: data.into(),
+            data: Some(data.into()),
             version: ANY_VERSION,
         }
     }
