@@ -22,7 +22,7 @@ use klamm_engine::io::Io;
 use klamm_engine::signal::Signal;
 use klamm_engine::store::Store;
 use klamm_engine::units::ShardId;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -45,7 +45,7 @@ pub struct Local<I: Io> {
     /// This shard's partitions.
     pub store: Rc<Store<I>>,
     /// On [`ShardId::COORDINATOR`] only.
-    pub coordinator: Option<Rc<dyn Coordinator>>,
+    coordinator: OnceCell<Rc<dyn Coordinator>>,
     /// This broker's number, as it is in the image.
     pub broker_id: i32,
     /// The listener that these connections come through.
@@ -66,7 +66,6 @@ impl<I: Io> Local<I> {
         io: I,
         cores: Cores<I>,
         store: Rc<Store<I>>,
-        coordinator: Option<Rc<dyn Coordinator>>,
         image: Arc<Image>,
         broker_id: i32,
         listener: String,
@@ -81,11 +80,18 @@ impl<I: Io> Local<I> {
             io,
             cores,
             store,
-            coordinator,
+            coordinator: OnceCell::new(),
             broker_id,
             listener,
             limits,
         })
+    }
+
+    /// Makes this the coordinator's shard. Until then requests for the coordinator are
+    /// answered as by a broker that is stopping; no connection is accepted before.
+    pub fn set_coordinator(&self, coordinator: Rc<dyn Coordinator>) {
+        let first = self.coordinator.set(coordinator).is_ok();
+        assert!(first, "there is one coordinator");
     }
 
     /// The newest image that this shard was given. Hold it for one request, so that
@@ -141,7 +147,7 @@ impl<I: Io> Local<I> {
     ) -> impl Future<Output = Result<Response, Gone>> + use<I> {
         let answer = self.on(ShardId::COORDINATOR, move |local| {
             // Called here and not in the future: the order of the calls is kept.
-            let call = local.coordinator.as_ref().map(|c| c.call(request));
+            let call = local.coordinator.get().map(|c| c.call(request));
             async move {
                 match call {
                     Some(call) => call.await,

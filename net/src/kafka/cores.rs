@@ -8,6 +8,7 @@
 use crate::kafka::context::Local;
 use futures_util::future::LocalBoxFuture;
 use klamm_engine::io::Io;
+use klamm_engine::io::shards::Shards;
 use klamm_engine::units::ShardId;
 use std::fmt;
 use std::future::Future;
@@ -29,6 +30,8 @@ impl std::error::Error for Gone {}
 pub enum Cores<I: Io> {
     /// There is one, and it is this one.
     Alone(std::marker::PhantomData<I>),
+    /// There are several, or one that runs as one of several would.
+    Many(Shards<Rc<Local<I>>>),
 }
 
 impl<I: Io> Cores<I> {
@@ -41,6 +44,7 @@ impl<I: Io> Cores<I> {
     pub fn here(&self) -> ShardId {
         match self {
             Cores::Alone(_) => ShardId(0),
+            Cores::Many(shards) => shards.here(),
         }
     }
 
@@ -48,6 +52,7 @@ impl<I: Io> Cores<I> {
     pub fn count(&self) -> usize {
         match self {
             Cores::Alone(_) => 1,
+            Cores::Many(shards) => shards.count(),
         }
     }
 
@@ -69,6 +74,10 @@ impl<I: Io> Cores<I> {
                 assert_eq!(shard, ShardId(0), "there is one shard");
                 let done = work(local.clone());
                 Box::pin(async move { Ok(done.await) })
+            }
+            Cores::Many(shards) => {
+                let done = shards.submit_to(shard, move |local| work((*local).clone()));
+                Box::pin(async move { done.await.map_err(|_| Gone) })
             }
         }
     }

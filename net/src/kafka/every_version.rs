@@ -69,12 +69,12 @@ impl Front {
             sim.io(),
             Cores::alone(),
             Store::new(sim.io(), DATA.into(), true, 1 << 20),
-            Some(script.clone() as Rc<dyn Coordinator>),
             Arc::new(image()),
             BROKER,
             LISTENER.to_owned(),
             Limits::default(),
         );
+        local.set_coordinator(script.clone());
         Front { sim, local, script }
     }
 
