@@ -72,6 +72,34 @@ pub struct Endpoint {
 }
 
 impl Image {
+    /// A cluster without brokers and topics.
+    #[must_use]
+    pub fn empty(cluster_id: &str, settings: BrokerConfig) -> Image {
+        Image {
+            zxid: Zxid::ZERO,
+            cluster_id: cluster_id.into(),
+            controller: None,
+            brokers: BTreeMap::new(),
+            settings: Arc::new(settings),
+            topics: Arc::default(),
+            by_id: Arc::default(),
+        }
+    }
+
+    /// The same with one topic more, or with this one in the place of its namesake.
+    #[must_use]
+    pub fn with_topic(mut self, topic: Topic) -> Image {
+        let topic = Arc::new(topic);
+        let by_id = Arc::make_mut(&mut self.by_id);
+        if let Some(before) =
+            Arc::make_mut(&mut self.topics).insert(topic.name.clone(), topic.clone())
+        {
+            by_id.remove(&before.id);
+        }
+        by_id.insert(topic.id, topic);
+        self
+    }
+
     /// The topic of that name.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
