@@ -481,7 +481,7 @@ fn damage_in_the_middle_is_named_and_a_torn_tail_is_cut() {
             driver.call(commit("g", n)).await.unwrap();
         }
     });
-    sim.power_cut_how(PowerCut::LoseAll);
+    sim.kill();
     sim.flip_bit(CHANGELOG_FILE, 200);
     let io = sim.restart();
     let error = sim
@@ -510,6 +510,34 @@ fn damage_in_the_middle_is_named_and_a_torn_tail_is_cut() {
         assert!(offset_of(&driver, "g") >= Some(49));
         driver.call(commit("g", 51)).await.unwrap();
     });
+}
+
+#[test]
+fn damage_behind_a_clean_stop_is_found_by_the_replay() {
+    let sim = Sim::from_seed(12);
+    let io = sim.io();
+    sim.run(async {
+        let driver = open(&io, 1).await;
+        for n in 0..5 {
+            driver.call(commit("g", n)).await.unwrap();
+        }
+        driver.close().await.unwrap();
+    });
+    sim.flip_bit(CHANGELOG_FILE, 200);
+    let io = sim.restart();
+    let clean = DriverConfig {
+        clean: true,
+        ..config(2)
+    };
+    let error = sim
+        .run(open_with(&io, clean))
+        .err()
+        .expect("it must not open")
+        .to_string();
+    assert!(
+        error.contains(CHANGELOG_FILE) && error.contains("byte 0"),
+        "{error}"
+    );
 }
 
 #[test]
