@@ -79,7 +79,7 @@ impl Image {
             zxid: Zxid::ZERO,
             cluster_id: cluster_id.into(),
             controller: None,
-            brokers: BTreeMap::new(),
+            brokers: Default::default(),
             settings: Arc::new(settings),
             topics: Arc::default(),
             by_id: Arc::default(),

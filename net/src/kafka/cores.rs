@@ -37,6 +37,13 @@ impl<I: Io> Cores<I> {
         Cores::Alone(std::marker::PhantomData)
     }
 
+    /// This one.
+    pub fn here(&self) -> ShardId {
+        match self {
+            Cores::Alone(_) => ShardId(0),
+        }
+    }
+
     /// How many there are: homes of partitions are chosen by it.
     pub fn count(&self) -> usize {
         match self {
