@@ -20,6 +20,7 @@ fn config(given: &[(&str, &str)]) -> CoreConfig {
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     CoreConfig {
         broker: BrokerConfig::new(given).unwrap(),
+        cluster_id: None,
         id_seed: 7,
     }
 }
