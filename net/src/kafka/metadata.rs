@@ -9,6 +9,7 @@
 //! The answer is one image of the cluster. After a creation the image that has the
 //! topic is waited for, so that a client's first produce finds it.
 
+use crate::kafka::cluster;
 use crate::kafka::context::Context;
 use crate::kafka::errors::Code;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -143,7 +144,7 @@ async fn create_missing<I: Io>(
             Err(e) if e.kind == ClusterErrorKind::TopicAlreadyExists => awaited.push(name),
             Err(e) => {
                 log::warn!("topic {name:?} could not be created: {e}");
-                refused.insert(name, Code(e.kind.code()));
+                refused.insert(name, cluster::code(e.kind));
             }
         }
     }

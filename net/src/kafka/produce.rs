@@ -16,6 +16,7 @@ mod request;
 pub use request::{PartitionData, ProduceRequest, TopicData, decode};
 
 use crate::kafka::answer::{self, Answer, Header};
+use crate::kafka::cluster;
 use crate::kafka::context::{Context, Local};
 use crate::kafka::errors::{self, Code, Failure};
 use crate::kafka::hosted::{self, Place};
@@ -286,7 +287,7 @@ fn partition_response<I: Io>(
                 response.log_start_offset = -1;
             }
             if ctx.version >= 8 {
-                response.error_message = failure.message.map(StrBytes::from_string);
+                response.error_message = cluster::sentence(failure.message);
             }
             // KIP-951: the new leader comes with the news that we are not.
             if ctx.version >= 10 && failure.code == Code::NOT_LEADER_OR_FOLLOWER {
