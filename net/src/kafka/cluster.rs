@@ -18,6 +18,7 @@ pub fn failure(error: &ClusterError) -> Failure {
 pub fn code(kind: ClusterErrorKind) -> Code {
     match kind {
         ClusterErrorKind::UnknownTopicOrPartition => Code::UNKNOWN_TOPIC_OR_PARTITION,
+        ClusterErrorKind::UnknownServerError => Code::UNKNOWN_SERVER_ERROR,
         ClusterErrorKind::InvalidTopicException => Code::INVALID_TOPIC_EXCEPTION,
         ClusterErrorKind::TopicAlreadyExists => Code::TOPIC_ALREADY_EXISTS,
         ClusterErrorKind::InvalidPartitions => Code::INVALID_PARTITIONS,
@@ -29,7 +30,6 @@ pub fn code(kind: ClusterErrorKind) -> Code {
         ClusterErrorKind::TopicDeletionDisabled => Code::TOPIC_DELETION_DISABLED,
         ClusterErrorKind::UnknownTopicId => Code::UNKNOWN_TOPIC_ID,
         ClusterErrorKind::BrokerIdNotRegistered => Code(102),
-        ClusterErrorKind::UnsupportedVersion => Code::UNSUPPORTED_VERSION,
     }
 }
 

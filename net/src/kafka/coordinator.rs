@@ -141,5 +141,6 @@ cluster_questions! {
         => ConfigVerdicts,
     IncrementalAlterConfigs { resources, validate_only }
         Request::IncrementalAlterConfigs { resources, validate_only } => ConfigVerdicts,
-    InitProducerId {} Request::InitProducerId => cluster::NewProducer,
+    InitProducerId {} Request::InitProducerId
+        => Result<cluster::NewProducer, cluster::ClusterError>,
 }

@@ -507,7 +507,7 @@ fn alter_configs_answers_in_the_order_of_the_request() {
         ];
         let verdicts = [
             Err(refused(ClusterErrorKind::InvalidConfig, "not a number")),
-            Err(refused(ClusterErrorKind::UnsupportedVersion, "no loggers")),
+            Err(refused(ClusterErrorKind::InvalidRequest, "no loggers")),
             Ok(()),
         ];
         let answer = sound.clone().into_iter().zip(verdicts).collect();
@@ -662,7 +662,7 @@ fn init_producer_id_gives_a_new_number_and_refuses_transactional_ids() {
             request.producer_id = ProducerId(900);
             request.producer_epoch = 4;
         }
-        let (asked, response) = Front::new().ask(v, &request, Response::InitProducerId(new));
+        let (asked, response) = Front::new().ask(v, &request, Response::InitProducerId(Ok(new)));
         assert_eq!(asked, Request::InitProducerId);
         let told = (
             response.error_code,
