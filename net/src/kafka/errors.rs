@@ -170,6 +170,9 @@ pub fn read(error: &ReadError) -> Failure {
         // The bytes are as the producer sent them: the next fetch of them would fail in
         // the client in the same way.
         ReadError::Undecodable { .. } => Failure::new(Code::CORRUPT_MESSAGE, error.to_string()),
+        ReadError::UnpacksTooLarge { .. } => {
+            Failure::new(Code::MESSAGE_TOO_LARGE, error.to_string())
+        }
         ReadError::Offline(o) => offline(o),
     }
 }

@@ -28,12 +28,10 @@ pub async fn handle<I: Io>(
     if let Err(code) = check(&request) {
         return write(Err(code));
     }
-    write(
-        match ask(&ctx, coordinator::InitProducerId {}).await {
-            Ok(answer) => answer.map_err(|e| cluster::code(e.kind)),
-            Err(gone) => Err(of_group(gone)),
-        },
-    )
+    write(match ask(&ctx, coordinator::InitProducerId {}).await {
+        Ok(answer) => answer.map_err(|e| cluster::code(e.kind)),
+        Err(gone) => Err(of_group(gone)),
+    })
 }
 
 pub fn check(request: &InitProducerIdRequest) -> Result<(), Code> {
