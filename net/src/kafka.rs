@@ -28,6 +28,7 @@ pub mod connection;
 pub mod context;
 pub mod cores;
 pub mod errors;
+pub mod following;
 pub mod frame;
 pub mod guard;
 pub mod hosted;
@@ -67,4 +68,8 @@ pub mod produce;
 pub mod sync_group;
 
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod every_version;
+#[cfg(test)]
+mod testing;
