@@ -24,12 +24,15 @@
 
 pub mod answer;
 pub mod closing;
+pub mod cluster;
 pub mod connection;
 pub mod context;
+pub mod coordinator;
 pub mod cores;
 pub mod errors;
 pub mod following;
 pub mod frame;
+pub mod group;
 pub mod guard;
 pub mod hosted;
 pub mod limits;
@@ -40,18 +43,16 @@ pub mod wire;
 
 pub mod alter_configs;
 pub mod api_versions;
-pub mod cluster;
-pub mod coordinator;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
 pub mod fetch;
 pub mod find_coordinator;
-pub mod group;
 pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;

@@ -22,7 +22,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use klamm_coord::core::coordinator::{Request, Response};
 use klamm_coord::core::image::{Broker, Endpoint, Image, Partition, Topic};
 use klamm_coord::core::settings::{BrokerConfig, TopicConfig};
-use klamm_engine::io::sim::{Sim, SimIo};
+use klamm_engine::io::sim::{DATA, Sim, SimIo};
 use klamm_engine::store::Store;
 use klamm_engine::units::{LeaderEpoch, TopicId};
 use std::cell::RefCell;
@@ -68,7 +68,7 @@ impl Front {
         let local = Local::new(
             sim.io(),
             Cores::alone(),
-            Store::new(sim.io(), "/data".into(), true, 1 << 20),
+            Store::new(sim.io(), DATA.into(), true, 1 << 20),
             Some(script.clone() as Rc<dyn Coordinator>),
             Arc::new(image()),
             BROKER,

@@ -14,11 +14,11 @@ use crate::kafka::answer::{self, Answer, Header};
 use crate::kafka::context::{Context, Local, Peer};
 use crate::kafka::turns::Turn;
 use crate::kafka::{
-    alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_topics,
-    describe_cluster, describe_configs, describe_groups, fetch, find_coordinator, guard, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups,
-    list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
-    produce, sync_group,
+    alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records,
+    delete_topics, describe_cluster, describe_configs, describe_groups, fetch, find_coordinator,
+    guard, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, sync_group,
 };
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::ApiVersionsRequest;
@@ -112,7 +112,7 @@ apis! {
     18 ApiVersions 0 0..=4 3, |ctx, api, body| typed(ctx, api, body, api_versions::handle);
     19 CreateTopics 2 2..=7 5, |ctx, api, body| typed(ctx, api, body, create_topics::handle);
     20 DeleteTopics 1 1..=6 4, |ctx, api, body| typed(ctx, api, body, delete_topics::handle);
-    // 21 DeleteRecords 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, delete_records::handle);
+    21 DeleteRecords 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, delete_records::handle);
     22 InitProducerId 0 0..=4 2, |ctx, api, body| typed(ctx, api, body, init_producer_id::handle);
     23 OffsetForLeaderEpoch 2 2..=4 4, |ctx, api, body| typed(ctx, api, body, offset_for_leader_epoch::handle);
     32 DescribeConfigs 1 1..=4 4, |ctx, api, body| typed(ctx, api, body, describe_configs::handle);

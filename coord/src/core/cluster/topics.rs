@@ -363,7 +363,7 @@ fn push_partition(cluster: &Cluster, ops: &mut Vec<Op>, topic: &str, index: i32,
 }
 
 /// A node that only carries others; ZooKeeper's null, as Kafka writes it.
-pub(super) fn empty(path: String) -> Op {
+pub(in crate::core) fn empty(path: String) -> Op {
     match Op::create(path, "") {
         Op::Create {
             path,
