@@ -30,6 +30,7 @@ pub mod context;
 pub mod coordinator;
 pub mod cores;
 pub mod errors;
+pub mod following;
 pub mod frame;
 pub mod group;
 pub mod guard;
@@ -68,4 +69,8 @@ pub mod produce;
 pub mod sync_group;
 
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod every_version;
+#[cfg(test)]
+mod testing;

@@ -298,6 +298,3 @@ impl<I: Io> Round<I> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -258,6 +258,3 @@ pub fn is_legal_topic_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(legal)
 }
-
-#[cfg(test)]
-mod tests;
