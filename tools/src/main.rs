@@ -14,10 +14,12 @@ use clap::{Args, Parser, Subcommand};
 
 mod base64;
 mod client;
+mod consume;
 mod datetime;
 mod group;
 mod interrupt;
 mod output;
+mod produce;
 mod serve;
 mod topic;
 
@@ -46,6 +48,12 @@ enum Command {
     /// Create, list, describe, delete and alter topics.
     #[command(after_long_help = EXIT_CODES)]
     Topic(topic::Args),
+    /// Send records: a line each, from files or stdin.
+    #[command(after_long_help = EXIT_CODES)]
+    Produce(produce::Args),
+    /// Print records, alone or as a member of a consumer group.
+    #[command(after_long_help = EXIT_CODES)]
+    Consume(consume::Args),
     /// List, describe, reset and delete consumer groups.
     #[command(after_long_help = EXIT_CODES)]
     Group(group::Args),
@@ -132,6 +140,8 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Topic(args) => topic::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
     }
 }
