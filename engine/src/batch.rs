@@ -26,15 +26,18 @@
 //! Kafka tree.
 
 mod builder;
+mod error;
+#[cfg(test)]
+mod tests;
 
 pub use builder::{BatchBuilder, NewRecord};
+pub use error::{BatchError, BatchFault, Refusal, UnpackError};
 
 use crate::codec::{self, Codec, CodecError};
 use crate::crc;
-use crate::record::{self, Record, RecordError, Records};
+use crate::record::{self, Record, Records};
 use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Deref;
 use zerocopy::byteorder::big_endian::{I16, I32, I64, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -57,7 +60,7 @@ const DELETE_HORIZON: i16 = 1 << 6;
 
 /// The 61 bytes. As a reference it may be had only through [`BatchHeader::parse`] or
 /// [`Batch`], which checked it.
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct BatchHeader {
     base_offset: I64,
@@ -151,6 +154,12 @@ impl BatchHeader {
             Some(_) => Ok(()),
             None => Err(BatchFault::Codec { is: codec }.at(0)),
         }
+    }
+
+    /// Where the batch stands in its log: the fields outside of the CRC.
+    pub fn stamp(&mut self, base_offset: Offset, leader_epoch: LeaderEpoch) {
+        self.base_offset.set(base_offset.0);
+        self.partition_leader_epoch.set(leader_epoch.0);
     }
 
     #[must_use]
@@ -290,6 +299,7 @@ pub fn sequence_plus(sequence: i32, n: i32) -> i32 {
 pub struct Batch<'a> {
     header: &'a BatchHeader,
     bytes: &'a [u8],
+    records_max: Option<TimestampMs>,
 }
 
 impl Deref for Batch<'_> {
@@ -312,7 +322,11 @@ impl<'a> Batch<'a> {
         let header = BatchHeader::structure(bytes)?;
         let need = header.size_in_bytes();
         match bytes.get(..need) {
-            Some(bytes) => Ok(Batch { header, bytes }),
+            Some(bytes) => Ok(Batch {
+                header,
+                bytes,
+                records_max: None,
+            }),
             None => Err(BatchFault::Short {
                 need,
                 have: bytes.len(),
@@ -343,6 +357,14 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn records_bytes(&self) -> &'a [u8] {
         &self.bytes[HEADER_LEN..]
+    }
+
+    /// The largest timestamp of the records themselves, where [`check_from_client`]
+    /// went through them. maxTimestamp is what the producer says it is; Kafka puts
+    /// it right, see [`stamp_max_timestamp`].
+    #[must_use]
+    pub fn max_timestamp_of_records(&self) -> Option<TimestampMs> {
+        self.records_max
     }
 
     /// The records unpacked: borrowed where there is no codec. `limit` bounds the
@@ -408,31 +430,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Why a kept batch's records could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UnpackError {
-    Codec(CodecError),
-    Record(RecordError),
-}
-
-impl fmt::Display for UnpackError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UnpackError::Codec(error) => error.fmt(f),
-            UnpackError::Record(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for UnpackError {}
-
 // -- what a broker checks of a produced batch
 
 /// All that must hold for a batch from a client to be kept; `bytes` is what the
 /// request has for one partition. In the order of Kafka's own checks, so that a
 /// batch with two faults gets the same answer. A packed batch is not unpacked.
 pub fn check_from_client(bytes: &[u8], max_message_bytes: usize) -> Result<Batch<'_>, BatchError> {
-    let batch = Batch::structure(bytes)?;
+    let mut batch = Batch::structure(bytes)?;
     let size = batch.size_in_bytes();
     if size != bytes.len() {
         return Err(BatchFault::NotOne {
@@ -470,8 +474,10 @@ pub fn check_from_client(bytes: &[u8], max_message_bytes: usize) -> Result<Batch
         return Err(BatchFault::Control.at(0));
     }
     if batch.codec() == Codec::None {
-        record::check_records(batch.records_bytes(), count)
+        let delta_max = record::check_records(batch.records_bytes(), count)
             .map_err(|error| BatchFault::Record(error).at(0))?;
+        let max = batch.base_timestamp.get().wrapping_add(delta_max);
+        batch.records_max = Some(TimestampMs(max));
     }
     Ok(batch)
 }
@@ -493,6 +499,16 @@ pub fn stamp_log_append_time(batch: &mut [u8], now: TimestampMs) {
         .set(header.attributes.get() | LOG_APPEND_TIME);
     header.max_timestamp.set(now.0);
     seal(batch);
+}
+
+/// Corrects a maxTimestamp, by which lookups skip batches, and computes the CRC,
+/// which covers it, anew. Nothing where it is right.
+pub fn stamp_max_timestamp(batch: &mut [u8], max: TimestampMs) {
+    let header = header_mut(batch);
+    if header.max_timestamp.get() != max.0 {
+        header.max_timestamp.set(max.0);
+        seal(batch);
+    }
 }
 
 /// Writes the CRC of what stands there.
@@ -563,159 +579,3 @@ impl<'a> Iterator for Batches<'a> {
 pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
-
-// -- errors
-
-/// What is wrong with a batch, and where it begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchError {
-    /// The batch's first byte, in what was given; see [`BatchError::shifted`].
-    pub at: u64,
-    pub fault: BatchFault,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchFault {
-    /// Nothing but zeros where a header should be: preallocated room.
-    Zeros,
-    /// The bytes end before the batch does.
-    Short {
-        need: usize,
-        have: usize,
-    },
-    /// The length field leaves no room for a header.
-    Length {
-        is: i32,
-    },
-    Magic {
-        is: i8,
-    },
-    /// A header field out of its range.
-    Field {
-        field: &'static str,
-        is: i64,
-    },
-    Crc {
-        is: u32,
-        header: u32,
-    },
-    /// A client's bytes are not exactly one batch.
-    NotOne {
-        size: usize,
-        have: usize,
-    },
-    TooLarge {
-        is: usize,
-        max: usize,
-    },
-    /// A client's batch without one record an offset.
-    Count {
-        is: i32,
-        last_offset_delta: i32,
-    },
-    /// Control batches are the broker's own.
-    Control,
-    Codec {
-        is: u8,
-    },
-    Record(RecordError),
-}
-
-/// The Kafka errors that a refused batch can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// CORRUPT_MESSAGE, 2.
-    CorruptMessage,
-    /// MESSAGE_TOO_LARGE, 10.
-    MessageTooLarge,
-    /// UNSUPPORTED_COMPRESSION_TYPE, 76.
-    UnsupportedCompressionType,
-    /// INVALID_RECORD, 87.
-    InvalidRecord,
-}
-
-impl BatchFault {
-    fn at(self, at: u64) -> BatchError {
-        BatchError { at, fault: self }
-    }
-
-    /// What a producer is told.
-    #[must_use]
-    pub fn refusal(&self) -> Refusal {
-        match self {
-            BatchFault::Crc { .. } => Refusal::CorruptMessage,
-            BatchFault::TooLarge { .. } => Refusal::MessageTooLarge,
-            BatchFault::Codec { .. } => Refusal::UnsupportedCompressionType,
-            BatchFault::Zeros
-            | BatchFault::Short { .. }
-            | BatchFault::Length { .. }
-            | BatchFault::Magic { .. }
-            | BatchFault::Field { .. }
-            | BatchFault::NotOne { .. }
-            | BatchFault::Count { .. }
-            | BatchFault::Control
-            | BatchFault::Record(_) => Refusal::InvalidRecord,
-        }
-    }
-}
-
-impl BatchError {
-    /// The same, where the bytes given began at `by` of something larger.
-    #[must_use]
-    pub fn shifted(self, by: u64) -> BatchError {
-        BatchError {
-            at: self.at + by,
-            ..self
-        }
-    }
-}
-
-impl fmt::Display for BatchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "batch at byte {}: ", self.at)?;
-        match self.fault {
-            BatchFault::Zeros => write!(f, "only zeros"),
-            BatchFault::Short { need, have } => {
-                write!(f, "{need} bytes are needed, {have} are there")
-            }
-            BatchFault::Length { is } => {
-                write!(
-                    f,
-                    "length is {is}, below a header's {}",
-                    HEADER_LEN - LENGTH_OVERHEAD
-                )
-            }
-            BatchFault::Magic { is } => write!(f, "magic is {is}, expected {MAGIC}"),
-            BatchFault::Field { field, is } => write!(f, "{field} is {is}, out of range"),
-            BatchFault::Crc { is, header } => {
-                write!(f, "crc is {is:08x}, header says {header:08x}")
-            }
-            BatchFault::NotOne { size, have } => {
-                write!(
-                    f,
-                    "{have} bytes where exactly one batch of {size} should be"
-                )
-            }
-            BatchFault::TooLarge { is, max } => {
-                write!(
-                    f,
-                    "{is} bytes, at most {max} are allowed (max.message.bytes)"
-                )
-            }
-            BatchFault::Count {
-                is,
-                last_offset_delta,
-            } => {
-                write!(
-                    f,
-                    "recordCount is {is}, but lastOffsetDelta is {last_offset_delta}"
-                )
-            }
-            BatchFault::Control => write!(f, "a control batch, which clients may not send"),
-            BatchFault::Codec { is } => write!(f, "compression codec {is} is unknown"),
-            BatchFault::Record(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for BatchError {}

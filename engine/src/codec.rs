@@ -14,6 +14,9 @@
 //! output is bounded: a megabyte may claim to be gigabytes, and costs no more
 //! memory than the limit before it is refused.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io::{self, Read, Write};
 
@@ -100,7 +103,7 @@ pub fn decompress(codec: Codec, bytes: &[u8], limit: usize) -> Result<Vec<u8>, C
         Codec::None => Ok(bytes.to_vec()),
         Codec::Gzip => drain(codec, flate2::bufread::MultiGzDecoder::new(bytes), limit),
         Codec::Snappy => unsnappy(bytes, limit),
-        Codec::Lz4 => drain(codec, lz4_flex::frame::FrameDecoder::new(bytes), limit),
+        Codec::Lz4 => unlz4(bytes, limit),
         // zstd reserves a frame's whole window at once, 128 MiB at most by its own
         // default, but touches of it only what it unpacks: the limit again.
         Codec::Zstd => match zstd::stream::read::Decoder::with_buffer(bytes) {
@@ -140,6 +143,35 @@ fn drain(codec: Codec, from: impl Read, limit: usize) -> Result<Vec<u8>, CodecEr
         .map_err(|error| corrupt(codec, error))?;
     if out.len() > limit {
         return Err(CodecError::TooLarge { codec, limit });
+    }
+    Ok(out)
+}
+
+/// lz4_flex takes the input's end for the frame's; only the end mark is.
+fn unlz4(bytes: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
+    struct Watched<'a> {
+        rest: &'a [u8],
+        ran_out: bool,
+    }
+    impl Read for Watched<'_> {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            let n = self.rest.read(to)?;
+            self.ran_out |= n == 0 && !to.is_empty();
+            Ok(n)
+        }
+    }
+    let from = Watched {
+        rest: bytes,
+        ran_out: false,
+    };
+    let mut decoder = lz4_flex::frame::FrameDecoder::new(from);
+    let out = drain(Codec::Lz4, &mut decoder, limit)?;
+    if decoder.get_ref().ran_out {
+        let why = "the frame is cut off".to_owned();
+        return Err(CodecError::Corrupt {
+            codec: Codec::Lz4,
+            why,
+        });
     }
     Ok(out)
 }

@@ -221,3 +221,204 @@ fn entry(line: &str) -> Option<EpochStart> {
         start: Offset(start),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn epochs(entries: &[(i32, i64)]) -> LeaderEpochs {
+        let mut epochs = LeaderEpochs::new();
+        for &(epoch, start) in entries {
+            assert!(epochs.assign(LeaderEpoch(epoch), Offset(start)));
+        }
+        epochs
+    }
+
+    fn told(epochs: &LeaderEpochs) -> Vec<(i32, i64)> {
+        epochs
+            .entries()
+            .iter()
+            .map(|e| (e.epoch.0, e.start.0))
+            .collect()
+    }
+
+    fn end(epochs: &LeaderEpochs, requested: i32) -> Option<(i32, i64)> {
+        let end = epochs.end_offset_for(LeaderEpoch(requested), Offset(250));
+        end.map(|(epoch, offset)| (epoch.0, offset.0))
+    }
+
+    #[test]
+    fn an_epoch_ends_where_the_next_that_wrote_begins() {
+        let epochs = epochs(&[(1, 10), (2, 100), (5, 180)]);
+        assert_eq!(end(&epochs, 5), Some((5, 250)));
+        assert_eq!(end(&epochs, 2), Some((2, 180)));
+        assert_eq!(end(&epochs, 3), Some((2, 180)));
+        assert_eq!(end(&epochs, 4), Some((2, 180)));
+        assert_eq!(end(&epochs, 1), Some((1, 100)));
+        assert_eq!(
+            end(&epochs, 0),
+            Some((0, 10)),
+            "older than all: cut to the first start"
+        );
+        assert_eq!(end(&epochs, 6), None, "newer than all");
+        assert_eq!(end(&epochs, -1), None);
+        assert_eq!(end(&LeaderEpochs::new(), 0), None);
+    }
+
+    #[test]
+    fn assigning_keeps_epochs_and_starts_rising() {
+        let mut epochs = epochs(&[(1, 10), (2, 100), (5, 180)]);
+        assert!(!epochs.assign(LeaderEpoch(5), Offset(180)));
+        assert!(
+            !epochs.assign(LeaderEpoch(5), Offset(200)),
+            "an epoch begins once"
+        );
+        assert!(!epochs.assign(LeaderEpoch(-1), Offset(300)));
+        assert!(
+            epochs.assign(LeaderEpoch(7), Offset(180)),
+            "epoch 5 wrote nothing"
+        );
+        assert_eq!(told(&epochs), [(1, 10), (2, 100), (7, 180)]);
+        assert!(
+            epochs.assign(LeaderEpoch(8), Offset(50)),
+            "the log was cut to 50"
+        );
+        assert_eq!(told(&epochs), [(1, 10), (8, 50)]);
+        assert!(epochs.assign(LeaderEpoch(8), Offset(20)));
+        assert_eq!(told(&epochs), [(1, 10), (8, 20)]);
+    }
+
+    #[test]
+    fn a_record_has_the_epoch_that_spans_it() {
+        let epochs = epochs(&[(1, 10), (2, 100)]);
+        let at = |offset| epochs.epoch_at(Offset(offset)).map(|epoch| epoch.0);
+        assert_eq!(
+            [at(9), at(10), at(99), at(100), at(1 << 40)],
+            [None, Some(1), Some(1), Some(2), Some(2)]
+        );
+    }
+
+    #[test]
+    fn cutting_the_end_drops_what_began_behind_it() {
+        let mut epochs = epochs(&[(1, 10), (2, 100), (5, 180)]);
+        assert!(!epochs.truncate_from_end(Offset(181)));
+        assert!(epochs.truncate_from_end(Offset(180)));
+        assert_eq!(told(&epochs), [(1, 10), (2, 100)]);
+        assert!(epochs.truncate_from_end(Offset(0)));
+        assert_eq!(told(&epochs), []);
+    }
+
+    #[test]
+    fn cutting_the_start_moves_the_epoch_that_spans_it() {
+        let mut epochs = epochs(&[(1, 10), (2, 100), (5, 180)]);
+        assert!(!epochs.truncate_from_start(Offset(10)));
+        assert!(epochs.truncate_from_start(Offset(120)));
+        assert_eq!(told(&epochs), [(2, 120), (5, 180)]);
+        assert!(epochs.truncate_from_start(Offset(180)));
+        assert_eq!(told(&epochs), [(5, 180)]);
+        assert!(epochs.truncate_from_start(Offset(500)));
+        assert_eq!(told(&epochs), [(5, 500)]);
+        assert!(!epochs.truncate_from_start(Offset(400)));
+    }
+
+    /// The text as Kafka writes it.
+    #[test]
+    fn the_checkpoint_is_kafkas_text() {
+        let epochs = epochs(&[(0, 0), (3, 9_000_000_000)]);
+        assert_eq!(epochs.encode(), "0\n2\n0 0\n3 9000000000\n");
+        assert_eq!(
+            LeaderEpochs::decode(b"0\n2\n0 0\n3 9000000000\n"),
+            Ok(epochs)
+        );
+        assert_eq!(LeaderEpochs::decode(b"0\n0\n"), Ok(LeaderEpochs::new()));
+    }
+
+    #[test]
+    fn a_bad_checkpoint_is_refused_with_its_line() {
+        for (text, line, fault) in [
+            (&b""[..], 1, CheckpointFault::Version),
+            (b"1\n0\n", 1, CheckpointFault::Version),
+            (b"0\n", 2, CheckpointFault::Count),
+            (b"0\n-1\n", 2, CheckpointFault::Count),
+            (b"0\n1\n", 2, CheckpointFault::Lines { is: 0, expected: 1 }),
+            (
+                b"0\n1\n0 0\n1 5\n",
+                4,
+                CheckpointFault::Lines { is: 2, expected: 1 },
+            ),
+            (
+                b"0\n99999999999\n0 0\n",
+                3,
+                CheckpointFault::Lines {
+                    is: 1,
+                    expected: 99_999_999_999,
+                },
+            ),
+            (b"0\n1\n0\n", 3, CheckpointFault::Entry),
+            (b"0\n1\n0 0 0\n", 3, CheckpointFault::Entry),
+            (b"0\n1\n-1 0\n", 3, CheckpointFault::Entry),
+            (b"0\n1\n0 -1\n", 3, CheckpointFault::Entry),
+            (b"0\n1\n99999999999 0\n", 3, CheckpointFault::Entry),
+            (b"0\n2\n1 5\n1 9\n", 4, CheckpointFault::Order),
+            (b"0\n2\n1 5\n2 5\n", 4, CheckpointFault::Order),
+            (b"0\n1\n\xff \n", 1, CheckpointFault::NotText),
+        ] {
+            let text_lossy = String::from_utf8_lossy(text).into_owned();
+            let expected = Err(CheckpointError { line, fault });
+            assert_eq!(LeaderEpochs::decode(text), expected, "{text_lossy:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = LeaderEpochs::decode(&bytes);
+            let _ = LeaderEpochs::decode(&[b"0\n1\n", &bytes[..]].concat());
+        }
+
+        /// Against the log itself: each record with the epoch that wrote it.
+        #[test]
+        fn answers_are_what_the_records_say(
+            steps in prop::collection::vec((0u8..4, 0i32..3, 0usize..12), 1..40),
+        ) {
+            let mut log: Vec<i32> = Vec::new();
+            let (mut start, mut leader) = (0, 0);
+            let mut epochs = LeaderEpochs::new();
+            for (what, epoch_up, n) in steps {
+                match what {
+                    0 | 1 => {
+                        leader += epoch_up;
+                        for _ in 0..n {
+                            epochs.assign(LeaderEpoch(leader), Offset(log.len() as i64));
+                            log.push(leader);
+                        }
+                    }
+                    2 => {
+                        log.truncate(log.len().saturating_sub(n).max(start));
+                        epochs.truncate_from_end(Offset(log.len() as i64));
+                        leader += 1;
+                    }
+                    _ => {
+                        // Not all of it: of an empty log only the file knows epochs.
+                        start = (start + n).min(log.len().saturating_sub(1)).max(start);
+                        epochs.truncate_from_start(Offset(start as i64));
+                    }
+                }
+                let at = |offset: usize| epochs.epoch_at(Offset(offset as i64)).map(|e| e.0);
+                for (offset, &epoch) in log.iter().enumerate().skip(start) {
+                    prop_assert_eq!(at(offset), Some(epoch));
+                }
+                let log_end = Offset(log.len() as i64);
+                for requested in log[start..].iter().copied() {
+                    let behind = log.iter().rposition(|&e| e == requested).unwrap() + 1;
+                    let expected = (LeaderEpoch(requested), Offset(behind as i64));
+                    let answer = epochs.end_offset_for(LeaderEpoch(requested), log_end);
+                    prop_assert_eq!(answer, Some(expected));
+                }
+                let again = LeaderEpochs::decode(epochs.encode().as_bytes());
+                prop_assert_eq!(again.as_ref(), Ok(&epochs));
+            }
+        }
+    }
+}

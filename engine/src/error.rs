@@ -84,6 +84,11 @@ pub enum ReadError {
         log_start: Offset,
         end: Offset,
     },
+    /// A batch that was stored as it came can't be unpacked to look for a record in it.
+    Undecodable {
+        offset: Offset,
+        what: String,
+    },
     Offline(Offline),
 }
 
@@ -102,6 +107,9 @@ impl fmt::Display for ReadError {
                 end,
             } => {
                 write!(f, "offset {asked} is outside of {log_start} to {end}")
+            }
+            ReadError::Undecodable { offset, what } => {
+                write!(f, "the batch at offset {offset} can't be unpacked: {what}")
             }
             ReadError::Offline(o) => o.fmt(f),
         }

@@ -23,6 +23,9 @@
 //!
 //! Sources: `OffsetIndex.java`, `TimeIndex.java`, `LogSegment.java`.
 
+#[cfg(test)]
+mod tests;
+
 use crate::batch::BatchHeader;
 use crate::units::{BytePos, Offset, TimestampMs};
 use std::fmt;
@@ -150,6 +153,15 @@ impl OffsetIndex {
             Some(entry) => (self.offset_of(entry), entry.position()),
             None => (self.base, BytePos::ZERO),
         }
+    }
+
+    /// The last entry that begins at or below `position`: a batch begins there.
+    #[must_use]
+    pub fn last_within(&self, position: BytePos) -> Option<(Offset, BytePos)> {
+        let above = self.entries.partition_point(|e| e.position() <= position);
+        self.entries[..above]
+            .last()
+            .map(|e| (self.offset_of(e), e.position()))
     }
 
     /// The first entry above `offset`: the batch with `offset` begins below its

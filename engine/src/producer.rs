@@ -24,6 +24,8 @@
 //! Source: `ProducerStateManager.java`, `ProducerAppendInfo.java` of the Kafka tree.
 
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use snapshot::SnapshotError;
 
@@ -36,7 +38,7 @@ use std::fmt;
 pub const BATCHES_KEPT: usize = 5;
 
 /// The producers of one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ProducerState {
     /// Ordered, so that equal states have equal snapshots.
     producers: BTreeMap<ProducerId, Producer>,
@@ -278,11 +280,12 @@ impl ProducerState {
         if offset >= self.next_offset {
             return true;
         }
-        let exact = offset >= self.exact_from
+        let from = self.exact_from;
+        let exact = offset >= from
             && self
                 .producers
                 .values_mut()
-                .all(|producer| producer.truncate_to(offset));
+                .all(|producer| producer.truncate_to(offset, from));
         if exact {
             self.next_offset = offset;
         } else {
@@ -321,6 +324,16 @@ impl ProducerState {
     }
 }
 
+/// Equal states answer alike. How far back each may be cut is not asked: that is of
+/// how it came to be.
+impl PartialEq for ProducerState {
+    fn eq(&self, other: &ProducerState) -> bool {
+        self.next_offset == other.next_offset && self.producers == other.producers
+    }
+}
+
+impl Eq for ProducerState {}
+
 impl Producer {
     fn new(epoch: ProducerEpoch) -> Producer {
         Producer {
@@ -338,8 +351,9 @@ impl Producer {
         self.batches.as_slice()
     }
 
-    /// Whether what is left tells the state at `offset`.
-    fn truncate_to(&mut self, offset: Offset) -> bool {
+    /// Whether what is left tells the state at `offset`; nothing is known of markers
+    /// below `exact_from`, which change a producer too.
+    fn truncate_to(&mut self, offset: Offset, exact_from: Offset) -> bool {
         let Some(&newest) = self.batches().last() else {
             return true;
         };
@@ -360,11 +374,11 @@ impl Producer {
             self.current_txn_first_offset = None;
         }
         match self.batches().last() {
-            None => false,
-            Some(left) => {
+            Some(left) if left.last_offset >= exact_from => {
                 self.last_timestamp = left.timestamp;
                 true
             }
+            _ => false,
         }
     }
 }

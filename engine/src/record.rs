@@ -142,25 +142,26 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// What a broker checks of an uncompressed batch before it keeps it: every length,
-/// count and varint, offset deltas 0 to `count - 1`, and nothing behind them.
-pub fn check_records(bytes: &[u8], count: i32) -> Result<(), RecordError> {
+/// count and varint, offset deltas 0 to `count - 1`, and nothing behind them. Returns
+/// the largest timestamp delta.
+pub fn check_records(bytes: &[u8], count: i32) -> Result<i64, RecordError> {
     let mut records = Records::new(bytes, count);
-    for expected in 0.. {
+    let (mut expected, mut delta_max) = (0, i64::MIN);
+    loop {
         let at = records.cursor.at;
-        match records.next() {
-            None => return Ok(()),
-            Some(Err(error)) => return Err(error),
-            Some(Ok(record)) if record.offset_delta == expected => {}
-            Some(Ok(record)) => {
-                let is = record.offset_delta;
-                return Err(RecordError {
-                    at,
-                    fault: RecordFault::OffsetDelta { is, expected },
-                });
-            }
+        let Some(record) = records.next().transpose()? else {
+            return Ok(delta_max);
+        };
+        let is = record.offset_delta;
+        if is != expected {
+            return Err(RecordError {
+                at,
+                fault: RecordFault::OffsetDelta { is, expected },
+            });
         }
+        expected += 1;
+        delta_max = delta_max.max(record.timestamp_delta);
     }
-    unreachable!("a count is an i32")
 }
 
 impl<'a> Record<'a> {
@@ -383,4 +384,77 @@ fn decode_unsigned(bytes: &[u8], len_max: usize) -> Option<(u64, usize)> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn varlong(value: i64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_varlong(&mut bytes, value);
+        bytes
+    }
+
+    /// The values of protobuf's documentation, and the ends.
+    #[test]
+    fn varints_are_zigzag() {
+        for (value, bytes) in [
+            (0i32, &[0u8][..]),
+            (-1, &[1]),
+            (1, &[2]),
+            (-2, &[3]),
+            (63, &[0x7e]),
+            (-64, &[0x7f]),
+            (64, &[0x80, 0x01]),
+            (8191, &[0xfe, 0x7f]),
+            (8192, &[0x80, 0x80, 0x01]),
+            (i32::MAX, &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
+            (i32::MIN, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ] {
+            let mut encoded = Vec::new();
+            encode_varint(&mut encoded, value);
+            assert_eq!(encoded, bytes, "{value}");
+            assert_eq!(decode_varint(bytes), Some((value, bytes.len())));
+            assert_eq!(decode_varlong(bytes), Some((value.into(), bytes.len())));
+        }
+        assert_eq!(varlong(i64::MIN), [&[0xff; 9][..], &[1]].concat());
+        assert_eq!(decode_varlong(&varlong(i64::MIN)), Some((i64::MIN, 10)));
+        assert_eq!(decode_varlong(&varlong(i64::MAX)), Some((i64::MAX, 10)));
+    }
+
+    #[test]
+    fn varints_that_do_not_end_or_fit_are_none() {
+        assert_eq!(decode_varint(&[]), None);
+        assert_eq!(decode_varint(&[0x80]), None);
+        assert_eq!(
+            decode_varint(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]),
+            None,
+            "six bytes"
+        );
+        assert_eq!(
+            decode_varint(&[0xff, 0xff, 0xff, 0xff, 0x1f]),
+            None,
+            "33 bits"
+        );
+        assert_eq!(decode_varlong(&[0x80; 11]), None);
+        assert_eq!(
+            decode_varlong(&[&[0xff; 9][..], &[3]].concat()),
+            None,
+            "65 bits"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(value: i64, behind: Vec<u8>) {
+            let mut bytes = varlong(value);
+            let len = bytes.len();
+            bytes.extend_from_slice(&behind);
+            prop_assert_eq!(decode_varlong(&bytes), Some((value, len)));
+            let narrow = i32::try_from(value).ok().map(|value| (value, len));
+            prop_assert_eq!(decode_varint(&bytes), narrow);
+        }
+    }
 }

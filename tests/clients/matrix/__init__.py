@@ -1,0 +1,1 @@
+"""The matrix of real clients: see ../README.md."""

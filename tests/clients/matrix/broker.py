@@ -1,0 +1,199 @@
+"""Brokers that the matrix can run against, behind one small adapter.
+
+    adapter.prepare()            build or fetch it, once
+    adapter.command(port, dir)   the command line of one broker on loopback
+    Broker(adapter, dir)         start, stop (SIGTERM), start again: same port,
+                                 same data
+
+A broker is ready when it answers ApiVersions, and stopped when its process has
+ended by itself with status 0 (143 from a JVM, whose way of saying SIGTERM that
+is). One that has to be killed counts as a failed restart.
+"""
+
+import os
+import random
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+
+from . import cache, wire
+
+READY_WITHIN_S = 40
+STOPPED_WITHIN_S = 30
+
+
+class BrokerError(Exception):
+    """Why there is no broker, and which file says more."""
+
+
+class Klamm:
+    """The `klamm` binary: $KLAMM_BIN, or a release build of this repository."""
+
+    name = "klamm"
+
+    def prepare(self):
+        given = os.environ.get("KLAMM_BIN")
+        if given:
+            self.binary = os.path.abspath(given)
+        else:
+            cache.shell("klamm", ["cargo", "build", "--release", "-p", "klamm"], cwd=cache.REPO)
+            target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(cache.REPO, "target")
+            self.binary = os.path.join(target, "release", "klamm")
+        if not os.access(self.binary, os.X_OK):
+            raise BrokerError(f"{self.binary} is not an executable file: set KLAMM_BIN to the klamm binary")
+
+    def command(self, port, directory):
+        data = os.path.join(directory, "data")
+        return [self.binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", data]
+
+
+class Template:
+    """Any broker, by a command line with {port} and {data} in it."""
+
+    name = "template"
+
+    def __init__(self, template):
+        self.words = shlex.split(template)
+        if not any("{port}" in word for word in self.words):
+            raise BrokerError("--broker needs {port} (and usually {data}) in its command")
+
+    def prepare(self):
+        pass
+
+    def command(self, port, directory):
+        data = os.path.join(directory, "data")
+        return [word.replace("{port}", str(port)).replace("{data}", data) for word in self.words]
+
+
+class ApacheKafka:
+    """Apache Kafka from Maven Central: one KRaft node that is broker and
+    controller. The yardstick: what fails here is a fault of the matrix."""
+
+    name = "apache-kafka"
+    # Any base64 UUID will do: each data folder is formatted for one run.
+    CLUSTER_ID = "a2xhbW0tbWF0cml4LTAwMQ"
+
+    def prepare(self):
+        self.lib = cache.maven_libraries("apache-kafka")
+
+    def _java(self, *words):
+        return ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self.lib}/*", *words]
+
+    def command(self, port, directory):
+        config = os.path.join(directory, "server.properties")
+        if not os.path.exists(config):
+            self._format(config, port, directory)
+        return self._java("-Xms256m", "-Xmx768m", "kafka.Kafka", config)
+
+    def _format(self, config, port, directory):
+        controller = free_port()
+        # One broker can hold one replica, and few partitions of the internal
+        # topics start faster than the default fifty. All else is Kafka's default.
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "log.dirs": os.path.join(directory, "data"),
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "4",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+        }
+        with open(config, "w") as file:
+            file.writelines(f"{key}={value}\n" for key, value in settings.items())
+        done = subprocess.run(
+            self._java("kafka.tools.StorageTool", "format", "-t", self.CLUSTER_ID, "-c", config),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            raise BrokerError(f"Apache Kafka could not format its data folder:\n{done.stdout}")
+
+
+# Below the kernel's ephemeral range: a port from inside of it could be taken by
+# somebody's outgoing connection while the broker is down, or a client that
+# reconnects could even connect to itself.
+_PORTS = range(20_000, 32_000)
+_taken = set()
+_taken_lock = threading.Lock()
+
+
+def free_port():
+    with _taken_lock:
+        for port in random.sample(_PORTS, 500):
+            if port in _taken:
+                continue
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            _taken.add(port)
+            return port
+    raise BrokerError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
+
+
+class Broker:
+    """One broker with its own folder; used as a context it is stopped at the end."""
+
+    def __init__(self, adapter, directory):
+        os.makedirs(directory)
+        self.adapter, self.directory = adapter, directory
+        self.port = free_port()
+        self.log = os.path.join(directory, "broker.log")
+        self.process = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def start(self):
+        command = self.adapter.command(self.port, self.directory)
+        with open(self.log, "ab") as log:
+            log.write(f"$ {shlex.join(command)}\n".encode())
+            log.flush()
+            try:
+                self.process = cache.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            except OSError as error:
+                raise BrokerError(f"{command[0]} could not be started: {error}") from error
+        try:
+            wire.wait_ready(self.port, self._died, READY_WITHIN_S)
+        except wire.WireError as error:
+            self.__exit__()
+            raise BrokerError(f"the broker did not come up: {error} (see {self.log})") from error
+
+    def _died(self):
+        status = self.process.poll()
+        return None if status is None else f"it ended with status {status}"
+
+    def stop(self):
+        dead = self._died()
+        if dead:
+            raise BrokerError(f"the broker was gone before it was told to stop: {dead} (see {self.log})")
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOPPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise BrokerError(f"the broker did not stop within {STOPPED_WITHIN_S} s of SIGTERM (see {self.log})") from None
+        if status not in (0, 143):
+            raise BrokerError(f"the broker ended with status {status} after SIGTERM (see {self.log})")
+
+    def restart(self):
+        self.stop()
+        self.start()
