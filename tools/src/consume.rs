@@ -126,9 +126,8 @@ enum Where {
 }
 
 fn parse_where(given: &str) -> Result<Where, String> {
-    let wrong = || {
-        format!("`{given}` is not beginning, end, an offset, -N for the last N, or @TIME")
-    };
+    let wrong =
+        || format!("`{given}` is not beginning, end, an offset, -N for the last N, or @TIME");
     match given {
         "beginning" | "earliest" | "start" => Ok(Where::Beginning),
         "end" | "latest" => Ok(Where::End),
@@ -199,7 +198,9 @@ fn consume_alone(client: &mut Client, reading: &mut Reading<'_>) -> Outcome {
         let exist: BTreeSet<i32> = topic.partitions.iter().map(|p| p.index).collect();
         let wanted: BTreeSet<i32> = reading.args.partitions.iter().copied().collect();
         if let Some(none) = wanted.difference(&exist).next() {
-            return Err(ClientError::Missing(format!("topic {name} has no partition {none}")).into());
+            return Err(
+                ClientError::Missing(format!("topic {name} has no partition {none}")).into(),
+            );
         }
         partitions.extend(
             exist
@@ -582,7 +583,8 @@ impl Reading<'_> {
         })??;
         span.from = if whole {
             // Not beyond the end that was asked for: what lies there was not printed.
-            span.until.map_or(chunk.next, |u| chunk.next.min(u).max(position))
+            span.until
+                .map_or(chunk.next, |u| chunk.next.min(u).max(position))
         } else {
             position
         };
@@ -612,9 +614,7 @@ impl Reading<'_> {
     /// Leaders move and brokers restart; but not for longer than the timeout.
     fn trouble(&mut self, client: &mut Client, error: ClientError) -> Outcome {
         self.set = None;
-        if !error.passes()
-            && !error.is(kafka_protocol::ResponseError::UnknownTopicOrPartition)
-        {
+        if !error.passes() && !error.is(kafka_protocol::ResponseError::UnknownTopicOrPartition) {
             return Err(error.into());
         }
         let since = *self.trouble_since.get_or_insert_with(Instant::now);
@@ -627,12 +627,7 @@ impl Reading<'_> {
     }
 
     /// Retention or DeleteRecords was faster, or the topic was made anew.
-    fn out_of_range(
-        &mut self,
-        client: &mut Client,
-        at: TopicPartition,
-        offset: i64,
-    ) -> Outcome {
+    fn out_of_range(&mut self, client: &mut Client, at: TopicPartition, offset: i64) -> Outcome {
         let one = [at.clone()];
         let start = client.edge_offsets(&one, Spec::Earliest)?[&at];
         let end = client.edge_offsets(&one, Spec::Latest)?[&at];

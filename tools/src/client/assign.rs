@@ -101,11 +101,7 @@ mod tests {
         list.iter().map(|(t, n)| (t.to_string(), *n)).collect()
     }
 
-    fn shares(
-        a: Assignor,
-        m: &[(&str, &[&str])],
-        c: &[(&str, i32)],
-    ) -> Vec<(String, Vec<String>)> {
+    fn shares(a: Assignor, m: &[(&str, &[&str])], c: &[(&str, i32)]) -> Vec<(String, Vec<String>)> {
         a.assign(&members(m), &counts(c))
             .into_iter()
             .map(|(member, share)| {

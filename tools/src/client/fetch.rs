@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
 
@@ -155,10 +155,7 @@ impl FetchSet {
 
     /// One that is there already.
     pub fn ready(&self) -> Option<Fetched> {
-        match self.fetched.try_recv() {
-            Ok(fetched) => Some(fetched),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.fetched.try_recv().ok()
     }
 }
 

@@ -97,11 +97,17 @@ pub struct OwnedRecord {
 }
 
 impl OwnedRecord {
-    /// What it takes of the budget: its bytes and a little for its fields.
-    pub fn size(&self) -> usize {
+    /// Its key, value and headers.
+    fn payload(&self) -> usize {
         let of = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
-        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + of(v) + 10).sum();
-        of(&self.key) + of(&self.value) + headers + 32
+        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + of(v)).sum();
+        of(&self.key) + of(&self.value) + headers
+    }
+
+    /// What it takes of the budget and, at most, of a batch: lengths and deltas are
+    /// varints of up to 5 and 10 bytes.
+    pub fn size(&self) -> usize {
+        self.payload() + 32 + 10 * self.headers.len()
     }
 }
 
@@ -182,7 +188,9 @@ impl Input {
 struct Open {
     builder: BatchBuilder,
     since: Instant,
+    /// Of the budget.
     bytes: usize,
+    payload: usize,
 }
 
 struct Sealed {
@@ -191,6 +199,7 @@ struct Sealed {
     batch: Bytes,
     records: u64,
     bytes: usize,
+    payload: usize,
     deadline: Instant,
     failed_with: Option<ClientError>,
 }
@@ -450,6 +459,7 @@ impl Producer {
             builder: BatchBuilder::new(self.settings.codec),
             since: Instant::now(),
             bytes: 0,
+            payload: 0,
         });
         let headers: Vec<(&[u8], Option<&[u8]>)> = record
             .headers
@@ -463,6 +473,7 @@ impl Producer {
             headers: &headers,
         });
         open.bytes += size;
+        open.payload += record.payload();
         if open.builder.size_unpacked() >= self.settings.batch_bytes {
             self.seal(at);
         }
@@ -473,7 +484,10 @@ impl Producer {
     fn seal(&mut self, at: usize) {
         let lane = &mut self.lanes[at];
         let Some(Open {
-            mut builder, bytes, ..
+            mut builder,
+            bytes,
+            payload,
+            ..
         }) = lane.open.take()
         else {
             return;
@@ -488,6 +502,7 @@ impl Producer {
             batch: Bytes::from(builder.finish()),
             records: records as u64,
             bytes,
+            payload,
             deadline: Instant::now() + self.settings.delivery_timeout,
             failed_with: None,
         });
@@ -733,7 +748,7 @@ impl Producer {
     fn acknowledge(&mut self, at: usize, sealed: &Sealed, base_offset: Option<i64>) {
         self.budget.give(sealed.bytes);
         self.stats.acknowledged += sealed.records;
-        self.stats.bytes += (sealed.bytes as u64).saturating_sub(32 * sealed.records);
+        self.stats.bytes += sealed.payload as u64;
         self.stats.batches += 1;
         let of = self.stats.partitions.entry(at as i32).or_default();
         of.records += sealed.records;

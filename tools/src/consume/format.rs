@@ -10,6 +10,7 @@ use crate::datetime;
 
 /// What `--help` says of the format string.
 pub const HELP: &str = "\
+Format (--format):
   %t topic          %p partition       %o offset
   %k key            %K key's length    (-1: null)
   %s value          %S value's length  (-1: null)
@@ -69,9 +70,7 @@ impl Format {
                         Some(b'D') => Piece::Date,
                         _ => {
                             let rest: String = given[at..].chars().take(1).collect();
-                            return Err(format!(
-                                "`%{rest}` is not part of a format; there are\n{HELP}"
-                            ));
+                            return Err(format!("`%{rest}` is not part of a format; {HELP}"));
                         }
                     };
                     if !literal.is_empty() {
@@ -265,7 +264,11 @@ mod tests {
         builder.push(record);
         let bytes = builder.finish();
         let batch = Batch::parse(&bytes).unwrap();
-        let record = batch.records(batch.records_bytes()).next().unwrap().unwrap();
+        let record = batch
+            .records(batch.records_bytes())
+            .next()
+            .unwrap()
+            .unwrap();
         let mut out = Vec::new();
         print(
             &mut out,
@@ -297,7 +300,10 @@ mod tests {
             headers: HEADERS,
         };
         assert_eq!(
-            formatted("%t/%p/%o %k(%K) %s(%S) [%h %H] %T %D 100%%\\n\\x41\\\\", record),
+            formatted(
+                "%t/%p/%o %k(%K) %s(%S) [%h %H] %T %D 100%%\\n\\x41\\\\",
+                record
+            ),
             b"orders/3/42 k\xff(2) value(5) [a=1,a=NULL 2] 1795344240250 \
               2026-11-22T10:44:00.250Z 100%\nA\\"
         );

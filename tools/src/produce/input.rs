@@ -90,7 +90,9 @@ pub fn open(files: &[PathBuf]) -> Result<Sources, Failure> {
                 path.display()
             )));
         }
-        bytes = bytes.filter(|_| metadata.is_file()).map(|b| b + metadata.len());
+        bytes = bytes
+            .filter(|_| metadata.is_file())
+            .map(|b| b + metadata.len());
         all.push(Source {
             name: path.display().to_string(),
             reader: Box::new(file),
@@ -179,11 +181,7 @@ fn feed_one(
 }
 
 /// Reads to behind the delimiter, or to the end (false).
-fn read_line(
-    reader: &mut impl BufRead,
-    delimiter: &[u8],
-    line: &mut Vec<u8>,
-) -> io::Result<bool> {
+fn read_line(reader: &mut impl BufRead, delimiter: &[u8], line: &mut Vec<u8>) -> io::Result<bool> {
     let last = *delimiter.last().expect("unescape refuses an empty one");
     loop {
         let left = (LINE_BYTES_MAX + 1).saturating_sub(line.len()) as u64;
@@ -237,9 +235,9 @@ impl Parsing {
     /// None: an empty line between JSON objects.
     fn record(&self, line: &[u8]) -> Result<Option<OwnedRecord>, String> {
         let mut record = match self.format {
-            InputFormat::Lines => self.from_line(line)?,
+            InputFormat::Lines => self.line_record(line)?,
             InputFormat::Json if line.trim_ascii().is_empty() => return Ok(None),
-            InputFormat::Json => self.from_json(line)?,
+            InputFormat::Json => self.json_record(line)?,
         };
         if let Some(key) = &self.key {
             record.key = Some(key.clone());
@@ -255,14 +253,11 @@ impl Parsing {
         Ok(Some(record))
     }
 
-    fn from_line(&self, line: &[u8]) -> Result<OwnedRecord, String> {
+    fn line_record(&self, line: &[u8]) -> Result<OwnedRecord, String> {
         let (key, value) = match &self.key_separator {
             None => (None, line),
             Some(separator) => match find(line, separator) {
-                Some(at) => (
-                    Some(line[..at].to_vec()),
-                    &line[at + separator.len()..],
-                ),
+                Some(at) => (Some(line[..at].to_vec()), &line[at + separator.len()..]),
                 None => {
                     return Err(format!(
                         "there is no key separator `{}` in it",
@@ -278,7 +273,7 @@ impl Parsing {
         })
     }
 
-    fn from_json(&self, line: &[u8]) -> Result<OwnedRecord, String> {
+    fn json_record(&self, line: &[u8]) -> Result<OwnedRecord, String> {
         let json: JsonRecord = serde_json::from_slice(line).map_err(|e| e.to_string())?;
         Ok(OwnedRecord {
             partition: json.partition,
@@ -382,10 +377,7 @@ mod tests {
                 timestamp_ms: Some(5),
                 key: Some(vec![0xff]),
                 value: Some(b"v".to_vec()),
-                headers: vec![
-                    (b"a".to_vec(), Some(b"1".to_vec())),
-                    (b"a".to_vec(), None)
-                ],
+                headers: vec![(b"a".to_vec(), Some(b"1".to_vec())), (b"a".to_vec(), None)],
             }
         );
         p.keep_partitions = true;
