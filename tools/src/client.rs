@@ -22,10 +22,15 @@ use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicN
 use kafka_protocol::protocol::StrBytes;
 
 pub mod admin;
+pub mod assign;
 pub mod connection;
 pub mod error;
+pub mod fetch;
 pub mod groups;
+pub mod member;
 pub mod offsets;
+pub mod partitioner;
+pub mod produce;
 
 use crate::{base64, interrupt};
 pub use connection::{Connection, Options};
