@@ -14,7 +14,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -221,12 +221,14 @@ fn committed(plan: &Plan) -> Outcome<BTreeMap<i32, Option<i64>>> {
         match asking.committed_offsets(everywhere(plan, Offset::Invalid)?, WAIT) {
             Ok(list) => found = offsets(&list),
             // A coordinator that has just started may not be one yet.
-            Err(KafkaError::OffsetFetch(
-                RDKafkaErrorCode::CoordinatorLoadInProgress
-                | RDKafkaErrorCode::CoordinatorNotAvailable
-                | RDKafkaErrorCode::NotCoordinator,
-            )) => thread::sleep(SHORT),
-            Err(other) => return Err(other.into()),
+            Err(error) => match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::CoordinatorLoadInProgress
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::NotCoordinator,
+                ) => thread::sleep(SHORT),
+                _ => return Err(error.into()),
+            },
         }
         Ok(!found.is_empty())
     })?;
