@@ -98,6 +98,10 @@ pub trait Io: Clone + 'static {
 }
 
 /// An open file. Dropping it closes it.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "an empty file is no case of its own here"
+)]
 pub trait File: 'static {
     type Buf: Buf;
     /// What a read returns: bytes that stay as long as it is held.
@@ -140,4 +144,15 @@ pub enum Open {
 pub struct Entry {
     pub name: String,
     pub is_dir: bool,
+}
+
+/// Where [`Io::replace_file`] writes first: `NAME.tmp`. A crash can leave it behind;
+/// the next replacing of the same file writes over it.
+fn beside(path: &Path) -> Result<std::path::PathBuf> {
+    let mut name = path
+        .file_name()
+        .ok_or(std::io::ErrorKind::InvalidInput)?
+        .to_owned();
+    name.push(".tmp");
+    Ok(path.with_file_name(name))
 }

@@ -19,5 +19,26 @@
 //! An appended byte is *dirty* (in memory), then *stable* (written), then
 //! *committed* (synced). docs/format.md has every byte on disk.
 
+pub mod appender;
+pub mod batch;
+pub mod codec;
+pub mod config;
+pub mod crc;
+pub mod data_folder;
+pub mod epochs;
+pub mod error;
+pub mod index;
 pub mod io;
+pub mod mark;
+pub mod partition;
+pub mod producer;
+pub mod reader;
+pub mod record;
+pub mod recovery;
+pub mod scan;
+pub mod segment;
+pub mod shard;
+pub mod signal;
+pub mod store;
+pub mod tail;
 pub mod units;

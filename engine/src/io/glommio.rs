@@ -1,1 +1,410 @@
-//! placeholder
+//! The real one: io_uring and direct I/O through glommio, one executor a shard.
+//!
+//! ```text
+//!   bytes    write_at, read_at, fdatasync, allocate   --> the executor's rings
+//!   names    create, rename, remove, list, sync_dir,  --> its blocking threads, for
+//!            truncate, small files                        io_uring or glommio lack them
+//!   clock    CLOCK_MONOTONIC, the wall clock, the reactor's timers
+//!   tasks    the queue of the task that spawns, first in first out
+//! ```
+//!
+//! `runtime` starts the executors and carries messages between them, `probe` says
+//! beforehand whether this machine can run them, `signal` makes SIGINT and SIGTERM
+//! something to wait for. glommio and `unsafe` stay in here.
+
+mod device;
+pub mod probe;
+pub mod runtime;
+pub mod signal;
+
+use super::{BLOCK, Buf, Entry, File, Io, Open, beside};
+use crate::units::{Nanos, TimestampMs};
+use futures_channel::oneshot;
+use glommio::io::{DmaBuffer, DmaFile, ReadResult};
+use glommio::timer::Timer;
+use glommio::{GlommioError, allocate_dma_buffer_global, executor, spawn_local_into};
+use std::cell::Cell;
+use std::fs;
+use std::future::Future;
+use std::io::{self, Result, Write};
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, Range};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Disk, clock and tasks of the executor on this thread.
+#[derive(Clone)]
+pub struct GlommioIo {
+    /// How many calls are with the blocking threads. An executor that ends while there
+    /// are some makes them panic, so the runtime waits for 0.
+    blocking: Rc<Cell<usize>>,
+}
+
+/// A file opened for direct I/O.
+pub struct GlommioFile(DmaFile);
+
+/// Memory that the kernel reads from, aligned to 4,096.
+#[repr(transparent)]
+pub struct GlommioBuf(DmaBuffer);
+
+/// What was read: a range of the blocks that the disk delivered.
+pub struct GlommioRead {
+    blocks: Blocks,
+    range: Range<usize>,
+}
+
+enum Blocks {
+    Direct(ReadResult),
+    /// Put together, where the kernel delivered in parts.
+    Joined(Vec<u8>),
+}
+
+impl GlommioIo {
+    /// The executor of this thread; there must be one that runs.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it is not to be had everywhere")]
+    pub fn new() -> GlommioIo {
+        GlommioIo {
+            blocking: Rc::default(),
+        }
+    }
+
+    /// Runs `work` on a blocking thread. It runs to its end even where nobody waits for
+    /// it any more: a name half made would be worse.
+    async fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let (answer, answered) = oneshot::channel();
+        let count = self.blocking.clone();
+        count.set(count.get() + 1);
+        self.spawn(async move {
+            let result = executor().spawn_blocking(work).await;
+            count.set(count.get() - 1);
+            // No one listens any more: see above.
+            let _ = answer.send(result);
+        });
+        answered
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("the executor of this shard ended")))
+    }
+
+    async fn on_path<R: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce(&Path) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let path = path.to_owned();
+        self.blocking(move || work(&path)).await
+    }
+
+    /// Returns once no call is with the blocking threads.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the runtime calls it"))]
+    pub(crate) async fn settle(&self) {
+        while self.blocking.get() > 0 {
+            self.sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Io for GlommioIo {
+    type File = GlommioFile;
+    type Buf = GlommioBuf;
+
+    fn alloc(&self, len: usize) -> GlommioBuf {
+        assert!(
+            len > 0 && len.is_multiple_of(BLOCK),
+            "a buffer of {len} bytes is not of blocks"
+        );
+        // From the heap: a written chunk may stay in the tail cache for long, and would
+        // keep the executor's small registered arena from the reads that it is for.
+        let mut buf = allocate_dma_buffer_global(len);
+        // It comes with what was in it before.
+        buf.as_bytes_mut().fill(0);
+        GlommioBuf(buf)
+    }
+
+    async fn open(&self, path: &Path, mode: Open) -> Result<GlommioFile> {
+        let held = self
+            .on_path(path, move |path| {
+                let mut options = fs::OpenOptions::new();
+                options
+                    .read(true)
+                    .write(true)
+                    .create_new(mode == Open::New)
+                    .open(path)
+            })
+            .await?;
+        device::learn(self, &held, path).await?;
+        device::open_held(&held).await.map(GlommioFile)
+    }
+
+    async fn create_dir_all(&self, path: &Path) -> Result<()> {
+        self.on_path(path, |path| fs::create_dir_all(path)).await
+    }
+
+    async fn sync_dir(&self, path: &Path) -> Result<()> {
+        self.on_path(path, sync_dir).await
+    }
+
+    async fn read_dir(&self, path: &Path) -> Result<Vec<Entry>> {
+        self.on_path(path, read_dir).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let to = to.to_owned();
+        self.on_path(from, move |from| fs::rename(from, to)).await
+    }
+
+    async fn remove_file(&self, path: &Path) -> Result<()> {
+        self.on_path(path, |path| fs::remove_file(path)).await
+    }
+
+    async fn remove_dir_all(&self, path: &Path) -> Result<()> {
+        self.on_path(path, |path| fs::remove_dir_all(path)).await
+    }
+
+    async fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
+        self.on_path(path, |path| fs::read(path)).await
+    }
+
+    async fn replace_file(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
+        let beside = beside(path)?;
+        self.on_path(path, move |path| replace_file(path, &beside, &bytes))
+            .await
+    }
+
+    fn now(&self) -> Nanos {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Nanos(u64::try_from(ORIGIN.elapsed().as_nanos()).expect("584 years have not passed"))
+    }
+
+    fn wall(&self) -> TimestampMs {
+        TimestampMs(match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
+        let timer = Timer::new(duration);
+        async move {
+            timer.await;
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        // Not `spawn_local`, which polls the task at once. The queue is there: it is the
+        // one that runs us.
+        spawn_local_into(task, executor().current_task_queue())
+            .unwrap_or_else(|e| unreachable!("the current task queue: {e}"))
+            .detach();
+    }
+}
+
+impl GlommioFile {
+    /// The length, by a system call that does not wait for the disk.
+    fn len_now(&self) -> Result<u64> {
+        // SAFETY: the descriptor is open as long as `self.0` lives, and ManuallyDrop
+        // keeps this borrowed view from closing it.
+        let file = ManuallyDrop::new(unsafe { fs::File::from_raw_fd(self.0.as_raw_fd()) });
+        Ok(file.metadata()?.len())
+    }
+
+    /// Another descriptor of the same open file, for a thread that may outlive this one.
+    fn duplicate(&self) -> Result<OwnedFd> {
+        // SAFETY: the descriptor is open as long as `self.0` lives, which is longer than
+        // this borrow.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }.try_clone_to_owned()
+    }
+
+    /// What remains of a read that the kernel cut short before the file's end.
+    async fn join(&self, first: ReadResult, start: u64, end: u64) -> Result<Vec<u8>> {
+        let mut bytes = first.to_vec();
+        loop {
+            // A direct read starts at a block.
+            bytes.truncate(bytes.len() / BLOCK * BLOCK);
+            let at = start + bytes.len() as u64;
+            let more = self
+                .0
+                .read_at_aligned(at, (end - at) as usize)
+                .await
+                .map_err(io_error)?;
+            bytes.extend_from_slice(&more);
+            let reached = start + bytes.len() as u64;
+            if reached >= end.min(self.len_now()?) {
+                return Ok(bytes);
+            }
+            if more.len() < BLOCK {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("a read at byte {at} stopped at {reached}, before the file's end"),
+                ));
+            }
+        }
+    }
+}
+
+impl File for GlommioFile {
+    type Buf = GlommioBuf;
+    type Read = GlommioRead;
+
+    async fn write_at(&self, buf: Rc<GlommioBuf>, pos: u64) -> Result<usize> {
+        assert!(
+            !buf.is_empty() && buf.len().is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64),
+            "a write of {} bytes at {pos} is not of whole blocks",
+            buf.len()
+        );
+        // SAFETY: GlommioBuf is repr(transparent) over DmaBuffer, so both have the same
+        // size, alignment and drop; the count is carried over by into_raw and from_raw.
+        let buf = unsafe { Rc::from_raw(Rc::into_raw(buf).cast::<DmaBuffer>()) };
+        self.0.write_rc_at(buf, pos).await.map_err(io_error)
+    }
+
+    async fn read_at(&self, pos: u64, len: usize) -> Result<GlommioRead> {
+        let block = BLOCK as u64;
+        let until = pos
+            .checked_add(len as u64)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        let (start, end) = (pos / block * block, until.next_multiple_of(block));
+        if len == 0 {
+            return Ok(GlommioRead {
+                blocks: Blocks::Joined(Vec::new()),
+                range: 0..0,
+            });
+        }
+        let first = self.0.read_at_aligned(start, (end - start) as usize).await;
+        let first = first.map_err(io_error)?;
+        let reached = start + first.len() as u64;
+        let blocks = if reached >= until || reached >= self.len_now()? {
+            Blocks::Direct(first)
+        } else {
+            Blocks::Joined(self.join(first, start, end).await?)
+        };
+        let has = blocks.len();
+        let from = ((pos - start) as usize).min(has);
+        Ok(GlommioRead {
+            range: from..((until - start) as usize).min(has),
+            blocks,
+        })
+    }
+
+    async fn fdatasync(&self) -> Result<()> {
+        self.0.fdatasync().await.map_err(io_error)
+    }
+
+    async fn allocate(&self, len: u64) -> Result<()> {
+        self.0.pre_allocate(len, false).await.map_err(io_error)
+    }
+
+    async fn truncate(&self, len: u64) -> Result<()> {
+        // glommio gives the bare number of the descriptor to its thread: were this file
+        // closed meanwhile, another one could be cut. A descriptor of its own cannot.
+        let file = fs::File::from(self.duplicate()?);
+        let io = GlommioIo::new();
+        io.blocking(move || file.set_len(len)).await
+    }
+
+    async fn len(&self) -> Result<u64> {
+        self.len_now()
+    }
+}
+
+impl AsRawFd for GlommioFile {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Deref for GlommioBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl Buf for GlommioBuf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.0.as_bytes_mut()
+    }
+
+    fn shrink(&mut self, len: usize) {
+        assert!(
+            len.is_multiple_of(BLOCK) && len <= self.0.len(),
+            "{} bytes shrink to {len}, which is not fewer blocks",
+            self.0.len()
+        );
+        self.0.trim_to_size(len);
+    }
+}
+
+impl Deref for Blocks {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Blocks::Direct(read) => read,
+            Blocks::Joined(bytes) => bytes,
+        }
+    }
+}
+
+impl Deref for GlommioRead {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.blocks[self.range.clone()]
+    }
+}
+
+/// The system's own error, with its number: callers tell ENOSPC from EIO by it.
+fn io_error(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn sync_dir(path: &Path) -> Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn read_dir(path: &Path) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().map_err(|name| {
+            let whole: PathBuf = path.join(name);
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{}: a name that is not UTF-8; move it away",
+                    whole.display()
+                ),
+            )
+        })?;
+        entries.push(Entry {
+            name,
+            is_dir: entry.file_type()?.is_dir(),
+        });
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn replace_file(path: &Path, beside: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = fs::File::create(beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(beside, path)?;
+    sync_dir(
+        path.parent()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new(".")),
+    )
+}

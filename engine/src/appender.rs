@@ -1,0 +1,719 @@
+//! Gathers batches in aligned chunks, writes them, syncs them, many at a time.
+//!
+//! ```text
+//!   append (no await)          flush loop (one per log, alive while there is work)
+//!     |                          |
+//!   filling chunk  -- sealed --> round: write all chunks at once ... fdatasync
+//!   [head|batch|batch|ba]        |            |                        |
+//!                                |          stable                 committed
+//!                                + the next round gathers meanwhile
+//! ```
+//!
+//! - `committed <= stable <= dirty`, and none of them ever falls.
+//! - Nothing waits for a timer: a round begins as soon as the one before it ended, or
+//!   at once where there is none. What arrives during a round is the next one.
+//! - A round's chunks are of one segment. Between two segments the old one is cut to
+//!   its length, synced and indexed before the new one's file exists: a segment with a
+//!   successor is therefore whole.
+//! - A chunk that ends inside a block is padded with zeros. The next chunk begins with
+//!   that block's bytes again, so a torn write can hurt only what was never committed.
+//! - After the first failed write or sync nothing is written or acknowledged again.
+
+use crate::config::LogConfig;
+use crate::error::Offline;
+use crate::io::{BLOCK, Buf, File, Io, Open};
+use crate::mark::{self, Mark};
+use crate::segment::{LogPosition, Segment, file_name};
+use crate::signal::Signal;
+use crate::tail::{Chunk, Tail, TailCache};
+use crate::units::BytePos;
+use futures_util::future::{join, join_all};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The largest chunk, and so the largest write. Direct writes gain little beyond it,
+/// and a chunk is what a reader keeps alive.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// What one round writes at most, unless one batch is larger. It bounds how much can be
+/// torn: recovery searches so far behind a bad batch (see mark.rs).
+const ROUND_BYTES_MAX: u64 = 16 << 20;
+
+/// Preallocation grows with the file: a thousand small partitions must not reserve
+/// 64 GB, a busy one should not ask for blocks a thousand times.
+const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
+const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
+
+/// A log that stays idle this long writes its mark once more. Long enough that a
+/// producer which waits for each answer does not pay for it.
+const IDLE_MARK_AFTER: Duration = Duration::from_millis(5);
+
+pub struct Appender<I: Io> {
+    io: I,
+    dir: PathBuf,
+    config: Rc<RefCell<LogConfig>>,
+    tail: Rc<Tail<I>>,
+    tail_cache: Rc<TailCache<I>>,
+    mark_file: Rc<I::File>,
+    /// Wakes when stable or committed moved, when the log went offline or fell idle.
+    pub progress: Rc<Signal>,
+    state: RefCell<State<I>>,
+    offline: RefCell<Option<Offline>>,
+    idle_mark_planned: Cell<bool>,
+    flush_planned: Cell<bool>,
+}
+
+struct State<I: Io> {
+    /// The segment whose file is written now.
+    open: Rc<Segment<I>>,
+    allocated: u64,
+    filling: Option<Filling<I>>,
+    /// The bytes of the last block that is not full, and where the block begins.
+    head: Vec<u8>,
+    head_start: BytePos,
+    gathered: VecDeque<Gathered<I>>,
+    dirty: LogPosition,
+    stable: LogPosition,
+    committed: LogPosition,
+    marked: LogPosition,
+    flushing: bool,
+    sync_due: bool,
+    closed: bool,
+}
+
+/// A chunk that still takes bytes.
+struct Filling<I: Io> {
+    segment: Rc<Segment<I>>,
+    start: BytePos,
+    buf: I::Buf,
+    used: usize,
+    /// The end of the last batch that ends in or before this chunk.
+    whole: LogPosition,
+    /// Bytes beyond the head: without any there is nothing to write.
+    fresh: bool,
+}
+
+/// A chunk that waits for its round.
+struct Gathered<I: Io> {
+    segment: Rc<Segment<I>>,
+    chunk: Rc<Chunk<I>>,
+    whole: LogPosition,
+}
+
+struct Round<I: Io> {
+    segment: Rc<Segment<I>>,
+    chunks: Vec<Rc<Chunk<I>>>,
+    /// None: nothing to write, a sync is due.
+    whole: Option<LogPosition>,
+}
+
+/// Where an appender goes on: a recovered log's end, all of it committed.
+pub struct Resume<I: Io> {
+    pub open: Rc<Segment<I>>,
+    pub end: LogPosition,
+    /// The bytes of the end's block that are before the end.
+    pub head: Vec<u8>,
+    pub file_len: u64,
+    pub marked: LogPosition,
+}
+
+impl<I: Io> Appender<I> {
+    pub fn new(
+        io: I,
+        dir: PathBuf,
+        config: Rc<RefCell<LogConfig>>,
+        tail: Rc<Tail<I>>,
+        tail_cache: Rc<TailCache<I>>,
+        mark_file: Rc<I::File>,
+        resume: Resume<I>,
+    ) -> Rc<Appender<I>> {
+        let block_start = resume.end.pos.0 / BLOCK as u64 * BLOCK as u64;
+        assert_eq!(
+            resume.head.len() as u64,
+            resume.end.pos.0 - block_start,
+            "head fills to the end"
+        );
+        Rc::new(Appender {
+            io,
+            dir,
+            config,
+            tail,
+            tail_cache,
+            mark_file,
+            progress: Signal::new(),
+            state: RefCell::new(State {
+                open: resume.open,
+                allocated: resume.file_len,
+                filling: None,
+                head: resume.head,
+                head_start: BytePos(block_start),
+                gathered: VecDeque::new(),
+                dirty: resume.end,
+                stable: resume.end,
+                committed: resume.end,
+                marked: resume.marked,
+                flushing: false,
+                sync_due: false,
+                closed: false,
+            }),
+            offline: RefCell::new(None),
+            idle_mark_planned: Cell::new(false),
+            flush_planned: Cell::new(false),
+        })
+    }
+
+    pub fn dirty(&self) -> LogPosition {
+        self.state.borrow().dirty
+    }
+
+    pub fn stable(&self) -> LogPosition {
+        self.state.borrow().stable
+    }
+
+    pub fn committed(&self) -> LogPosition {
+        self.state.borrow().committed
+    }
+
+    /// The segment whose file is written now.
+    pub fn open_base(&self) -> crate::units::Offset {
+        self.state.borrow().open.base
+    }
+
+    pub fn offline(&self) -> Option<Offline> {
+        self.offline.borrow().clone()
+    }
+
+    /// Takes one whole batch, given in parts, which ends at `end`: dirty when it
+    /// returns. `segment` is the open one or its successor.
+    pub fn append(self: &Rc<Self>, segment: &Rc<Segment<I>>, parts: [&[u8]; 2], end: LogPosition) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        assert!(!state.closed, "a closed log takes no batch");
+        assert!(end.offset > state.dirty.offset, "offsets rise");
+        let rolled = state.dirty.segment != segment.base;
+        if rolled {
+            state.seal_filling();
+            state.head.clear();
+            state.head_start = BytePos::ZERO;
+            state.dirty = LogPosition {
+                segment: segment.base,
+                pos: BytePos::ZERO,
+                offset: segment.base,
+            };
+        }
+        let mut left: usize = parts.iter().map(|p| p.len()).sum();
+        assert_eq!(
+            state.dirty.pos.0 + left as u64,
+            end.pos.0,
+            "the batch goes where the segment says"
+        );
+        for mut part in parts {
+            while !part.is_empty() {
+                let filling = state.filling_with_room(&self.io, segment, left);
+                let n = part.len().min(filling.buf.len() - filling.used);
+                filling.buf.as_mut()[filling.used..filling.used + n].copy_from_slice(&part[..n]);
+                filling.used += n;
+                filling.fresh = true;
+                part = &part[n..];
+                left -= n;
+            }
+        }
+        state.dirty = end;
+        if let Some(filling) = &mut state.filling {
+            filling.whole = end;
+        }
+        if !state.flushing && self.offline.borrow().is_none() {
+            state.flushing = true;
+            self.io.spawn(self.clone().flush_loop());
+        }
+    }
+
+    /// Asks for a sync of what is only stable.
+    pub fn sync_soon(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        if state.committed != state.dirty && !state.closed && self.offline.borrow().is_none() {
+            state.sync_due = true;
+            if !state.flushing {
+                state.flushing = true;
+                self.io.spawn(self.clone().flush_loop());
+            }
+        }
+    }
+
+    /// Writes and syncs what there is, cuts the file to its length, marks it. Nothing
+    /// can be appended from the call on.
+    pub async fn close(self: &Rc<Self>) -> Result<LogPosition, Offline> {
+        self.sync_soon();
+        self.state.borrow_mut().closed = true;
+        self.idle().await;
+        if let Some(offline) = self.offline() {
+            return Err(offline);
+        }
+        let (open, committed) = {
+            let state = self.state.borrow();
+            assert_eq!(state.committed, state.dirty, "the last round synced all");
+            (state.open.clone(), state.committed)
+        };
+        let result = async {
+            self.cut_to_length(&open).await?;
+            self.write_mark(committed).await
+        }
+        .await;
+        result.inspect_err(|offline| self.latch(offline.clone()))?;
+        Ok(committed)
+    }
+
+    /// Resolves once no round is under way.
+    pub async fn idle(self: &Rc<Self>) {
+        let this = self.clone();
+        self.progress
+            .until(move || (!this.state.borrow().flushing).then_some(()))
+            .await;
+    }
+
+    /// Latches the log: from now on it acknowledges nothing. The first reason stays.
+    pub fn latch(&self, offline: Offline) {
+        self.offline.borrow_mut().get_or_insert(offline);
+        self.progress.wake();
+    }
+
+    async fn flush_loop(self: Rc<Self>) {
+        loop {
+            let round = {
+                let mut state = self.state.borrow_mut();
+                let round = state.next_round();
+                if round.is_none() || self.offline.borrow().is_some() {
+                    state.flushing = false;
+                    break;
+                }
+                round
+            };
+            let Some(round) = round else { break };
+            if let Err(offline) = self.flush(round).await {
+                log::error!(
+                    "{}: {offline}; it takes no more records until the broker is restarted",
+                    self.dir.display()
+                );
+                self.state.borrow_mut().flushing = false;
+                self.latch(offline);
+                return;
+            }
+        }
+        self.progress.wake();
+        self.plan_idle_mark();
+    }
+
+    async fn flush(self: &Rc<Self>, round: Round<I>) -> Result<(), Offline> {
+        if let Some(whole) = round.whole {
+            let open = self.state.borrow().open.clone();
+            if open.base != round.segment.base {
+                self.roll(&open, &round.segment).await?;
+            }
+            let file = self.file_of(&round.segment);
+            let bytes_end = round
+                .chunks
+                .last()
+                .map_or(0, |c| c.start.0 + c.buf.len() as u64);
+            self.reserve(&round.segment, &file, bytes_end).await?;
+            let path = &round.segment.path;
+            let writes = join_all(
+                round
+                    .chunks
+                    .iter()
+                    .map(|chunk| self.write_whole(&file, path, chunk.buf.clone(), chunk.start.0)),
+            );
+            let (written, marked) = join(writes, self.mark_round()).await;
+            written.into_iter().collect::<Result<(), Offline>>()?;
+            marked?;
+            for chunk in round.chunks {
+                self.tail_cache.add(&self.tail, chunk);
+            }
+            self.advance(|state| {
+                assert!(state.stable.offset <= whole.offset && whole.offset <= state.dirty.offset);
+                state.stable = whole;
+            });
+        }
+        if self.must_sync() {
+            self.sync(&round.segment).await?;
+        }
+        Ok(())
+    }
+
+    fn must_sync(self: &Rc<Self>) -> bool {
+        let config = self.config.borrow();
+        let state = self.state.borrow();
+        let unsynced = state.stable.offset.0 - state.committed.offset.0;
+        let by_count = config.flush_messages.is_some_and(|n| unsynced as u64 >= n);
+        let must = unsynced > 0 && (by_count || state.sync_due);
+        if !must && unsynced > 0 {
+            drop(state);
+            if let Some(age) = config.flush_age_max {
+                self.plan_sync(age);
+            }
+        }
+        must
+    }
+
+    async fn sync(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+        let stable = self.stable();
+        let file = self.file_of(segment);
+        file.fdatasync()
+            .await
+            .map_err(|e| Offline::failed("sync", &segment.path, e))?;
+        self.advance(|state| {
+            assert!(state.committed.offset <= stable.offset);
+            state.committed = stable;
+            state.sync_due &= state.committed != state.dirty;
+        });
+        Ok(())
+    }
+
+    fn advance(&self, change: impl FnOnce(&mut State<I>)) {
+        change(&mut self.state.borrow_mut());
+        self.progress.wake();
+    }
+
+    /// Writes a buffer whole, going on where the disk took less than it was given.
+    async fn write_whole(
+        &self,
+        file: &Rc<I::File>,
+        path: &Path,
+        buf: Rc<I::Buf>,
+        pos: u64,
+    ) -> Result<(), Offline> {
+        let (mut buf, mut pos) = (buf, pos);
+        let mut stuck = 0;
+        loop {
+            let taken = file
+                .write_at(buf.clone(), pos)
+                .await
+                .map_err(|e| Offline::failed("write", path, e))?;
+            if taken >= buf.len() {
+                return Ok(());
+            }
+            // Direct I/O goes on only from a block's edge; the block that was begun is
+            // written again whole.
+            let whole = taken / BLOCK * BLOCK;
+            stuck = if whole == 0 { stuck + 1 } else { 0 };
+            if stuck == 3 {
+                let error = std::io::Error::new(
+                    std::io::ErrorKind::WriteZero,
+                    "the disk takes no more bytes",
+                );
+                return Err(Offline::failed("write", path, error));
+            }
+            let mut rest = self.io.alloc(buf.len() - whole);
+            rest.as_mut().copy_from_slice(&buf[whole..]);
+            buf = Rc::new(rest);
+            pos += whole as u64;
+        }
+    }
+
+    /// Grows the file ahead of the writes, so that they find their blocks reserved.
+    async fn reserve(
+        &self,
+        segment: &Segment<I>,
+        file: &Rc<I::File>,
+        bytes_end: u64,
+    ) -> Result<(), Offline> {
+        let allocated = self.state.borrow().allocated;
+        if bytes_end <= allocated {
+            return Ok(());
+        }
+        let step = allocated.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
+        let segment_bytes = self
+            .config
+            .borrow()
+            .segment_bytes
+            .next_multiple_of(BLOCK as u64);
+        let want = (allocated + step)
+            .min(segment_bytes)
+            .max(bytes_end)
+            .next_multiple_of(BLOCK as u64);
+        match file.allocate(want).await {
+            Ok(()) => {
+                self.state.borrow_mut().allocated = want;
+                Ok(())
+            }
+            // A file system without fallocate: the file grows by its writes instead.
+            Err(e) if e.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+            Err(e) => Err(Offline::failed("reserve room in", &segment.path, e)),
+        }
+    }
+
+    /// Ends one segment and begins the next. The order is what recovery relies on.
+    async fn roll(&self, old: &Rc<Segment<I>>, new: &Rc<Segment<I>>) -> Result<(), Offline> {
+        if self.committed() != old.end() {
+            self.sync(old).await?;
+        }
+        self.cut_to_length(old).await?;
+        self.write_indexes(old).await?;
+        let snapshot = new.birth_snapshot.borrow_mut().take();
+        if let Some(snapshot) = snapshot {
+            let path = self.dir.join(file_name(new.base, "snapshot"));
+            self.io
+                .replace_file(&path, snapshot)
+                .await
+                .map_err(|e| Offline::failed("write", path, e))?;
+        }
+        let file = self
+            .io
+            .open(&new.path, Open::New)
+            .await
+            .map_err(|e| Offline::failed("create", &new.path, e))?;
+        self.io
+            .sync_dir(&self.dir)
+            .await
+            .map_err(|e| Offline::failed("sync", &self.dir, e))?;
+        new.set_file(Rc::new(file));
+        let mut state = self.state.borrow_mut();
+        state.open = new.clone();
+        state.allocated = 0;
+        Ok(())
+    }
+
+    /// Takes the preallocated room behind the last batch away.
+    async fn cut_to_length(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+        let file = self.file_of(segment);
+        let path = &segment.path;
+        file.truncate(segment.size_bytes())
+            .await
+            .map_err(|e| Offline::failed("cut", path, e))?;
+        file.fdatasync()
+            .await
+            .map_err(|e| Offline::failed("sync", path, e))?;
+        self.state.borrow_mut().allocated = segment.size_bytes();
+        Ok(())
+    }
+
+    /// Writes a sealed segment's index files.
+    pub async fn write_indexes(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+        let Some(indexes) = segment.indexes() else {
+            return Ok(());
+        };
+        let (offsets, times) = {
+            let indexes = indexes.borrow();
+            (indexes.offsets.encode(), indexes.times.encode())
+        };
+        for (extension, bytes) in [("index", offsets), ("timeindex", times)] {
+            let path = self.dir.join(file_name(segment.base, extension));
+            self.io
+                .replace_file(&path, bytes)
+                .await
+                .map_err(|e| Offline::failed("write", path, e))?;
+        }
+        Ok(())
+    }
+
+    fn file_of(&self, segment: &Rc<Segment<I>>) -> Rc<I::File> {
+        segment.file().expect("the open segment has a file")
+    }
+
+    /// The mark that goes with a round: what was committed before it.
+    async fn mark_round(&self) -> Result<(), Offline> {
+        let (committed, marked) = {
+            let state = self.state.borrow();
+            (state.committed, state.marked)
+        };
+        if committed == marked {
+            Ok(())
+        } else {
+            self.write_mark(committed).await
+        }
+    }
+
+    async fn write_mark(&self, committed: LogPosition) -> Result<(), Offline> {
+        let window = {
+            let state = self.state.borrow();
+            let config = self.config.borrow();
+            if config.acks_committed() && state.committed.offset >= state.stable.offset {
+                // Two rounds: this mark may be the only part of its round that is lost.
+                2 * ROUND_BYTES_MAX.max(config.batch_bytes_max as u64) + BLOCK as u64
+            } else {
+                mark::UNBOUNDED
+            }
+        };
+        let mut block = self.io.alloc(BLOCK);
+        Mark {
+            segment: committed.segment,
+            pos: committed.pos,
+            offset: committed.offset,
+            window,
+        }
+        .encode(block.as_mut());
+        let path = self.dir.join(mark::FILE_NAME);
+        self.write_whole(&self.mark_file, &path, Rc::new(block), 0)
+            .await?;
+        let mut state = self.state.borrow_mut();
+        if state.marked.offset < committed.offset {
+            state.marked = committed;
+        }
+        Ok(())
+    }
+
+    /// The mark of a log that has none. Without one recovery would take the first
+    /// round's torn tail for damage, so this one is synced before there is a round.
+    pub async fn first_mark(&self) -> Result<(), Offline> {
+        self.write_mark(self.committed()).await?;
+        let path = self.dir.join(mark::FILE_NAME);
+        self.mark_file
+            .fdatasync()
+            .await
+            .map_err(|e| Offline::failed("sync", path, e))
+    }
+
+    fn plan_idle_mark(self: &Rc<Self>) {
+        if self.idle_mark_planned.replace(true) {
+            return;
+        }
+        let this = self.clone();
+        self.io.spawn(async move {
+            let sleep = this.io.sleep(IDLE_MARK_AFTER);
+            sleep.await;
+            this.idle_mark_planned.set(false);
+            let due = {
+                let state = this.state.borrow();
+                (!state.flushing && !state.closed && state.marked != state.committed)
+                    .then_some(state.committed)
+            };
+            if let Some(committed) = due
+                && this.offline().is_none()
+                && let Err(offline) = this.write_mark(committed).await
+            {
+                this.latch(offline);
+            }
+        });
+    }
+
+    fn plan_sync(self: &Rc<Self>, age: Duration) {
+        if self.flush_planned.replace(true) {
+            return;
+        }
+        let this = self.clone();
+        self.io.spawn(async move {
+            let sleep = this.io.sleep(age);
+            sleep.await;
+            this.flush_planned.set(false);
+            this.sync_soon();
+        });
+    }
+
+    /// Resolves once everything below `upto` is safe enough to be acknowledged.
+    pub fn acknowledged(
+        self: &Rc<Self>,
+        upto: crate::units::Offset,
+    ) -> impl Future<Output = Result<(), Offline>> + 'static {
+        let this = self.clone();
+        self.progress.until(move || {
+            if this.acknowledged_end().offset >= upto {
+                return Some(Ok(()));
+            }
+            this.offline().map(Err)
+        })
+    }
+
+    /// Committed, or stable where the topic does not sync before it answers.
+    pub fn acknowledged_end(&self) -> LogPosition {
+        let state = self.state.borrow();
+        if self.config.borrow().acks_committed() {
+            state.committed
+        } else {
+            state.stable
+        }
+    }
+}
+
+impl<I: Io> State<I> {
+    /// The filling chunk, made or replaced where there is no room. `left` is how much
+    /// of the batch is still to come.
+    fn filling_with_room(
+        &mut self,
+        io: &I,
+        segment: &Rc<Segment<I>>,
+        left: usize,
+    ) -> &mut Filling<I> {
+        if self.filling.as_ref().is_some_and(|f| f.used == f.buf.len()) {
+            self.seal_filling();
+        }
+        let whole = self.dirty;
+        let (head, start) = (&self.head, self.head_start);
+        // Each chunk of a round is twice the one before it: a lone small batch costs one
+        // block, a burst of them few writes, and no more than half is ever unused.
+        let grown = BLOCK << self.gathered.len().min(16);
+        self.filling.get_or_insert_with(|| {
+            let want = (head.len() + left).max(grown).next_multiple_of(BLOCK);
+            let mut buf = io.alloc(want.min(CHUNK_BYTES_MAX));
+            buf.as_mut()[..head.len()].copy_from_slice(head);
+            Filling {
+                segment: segment.clone(),
+                start,
+                buf,
+                used: head.len(),
+                whole,
+                fresh: false,
+            }
+        })
+    }
+
+    /// Hands the filling chunk over to the rounds, and keeps its last, partial block.
+    fn seal_filling(&mut self) {
+        let Some(mut filling) = self.filling.take_if(|f| f.fresh) else {
+            return;
+        };
+        let held_bytes = filling.buf.len();
+        filling.buf.shrink(filling.used.next_multiple_of(BLOCK));
+        let block = filling.used / BLOCK * BLOCK;
+        self.head.clear();
+        self.head
+            .extend_from_slice(&filling.buf[block..filling.used]);
+        self.head_start = filling.start.plus(block as u64);
+        let chunk = Rc::new(Chunk {
+            segment: filling.segment.base,
+            start: filling.start,
+            end: filling.start.plus(filling.used as u64),
+            buf: Rc::new(filling.buf),
+            held_bytes,
+        });
+        self.gathered.push_back(Gathered {
+            segment: filling.segment,
+            chunk,
+            whole: filling.whole,
+        });
+    }
+
+    /// What to write next, or None where all is written and no sync is due.
+    fn next_round(&mut self) -> Option<Round<I>> {
+        self.seal_filling();
+        let Some(first) = self.gathered.front() else {
+            let due = self.sync_due && self.committed != self.stable;
+            return due.then(|| Round {
+                segment: self.open.clone(),
+                chunks: Vec::new(),
+                whole: None,
+            });
+        };
+        let segment = first.segment.clone();
+        let (mut chunks, mut whole, mut bytes) = (Vec::new(), self.stable, 0);
+        while let Some(next) = self.gathered.front() {
+            let fits = bytes == 0 || bytes + next.chunk.buf.len() as u64 <= ROUND_BYTES_MAX;
+            if next.segment.base != segment.base || !fits {
+                break;
+            }
+            let Some(next) = self.gathered.pop_front() else {
+                break;
+            };
+            bytes += next.chunk.buf.len() as u64;
+            whole = next.whole;
+            chunks.push(next.chunk);
+        }
+        Some(Round {
+            segment,
+            chunks,
+            whole: Some(whole),
+        })
+    }
+}

@@ -1,0 +1,180 @@
+//! Walks a segment's batches from the front, as bytes that may be anything.
+//!
+//! ```text
+//!   |batch|batch|batch| ? ........ zeros        ? is where [`walk`] ends, with the fault
+//!                     ^ [`valid_behind`] looks for batches that are whole further on
+//! ```
+
+use crate::batch::{Batch, BatchFault, BatchHeader, HEADER_LEN, is_zero};
+use crate::error::Offline;
+use crate::io::File;
+use crate::units::{BytePos, Offset};
+use std::path::Path;
+use std::rc::Rc;
+
+/// Bytes fetched at a time: large enough for the disk's full rate.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A file read through a window that slides forward.
+pub struct Window<F: File> {
+    file: Rc<F>,
+    path: Rc<Path>,
+    len: u64,
+    start: u64,
+    bytes: Vec<u8>,
+    step: usize,
+}
+
+impl<F: File> Window<F> {
+    /// Reads `file` up to `len`, `step` bytes ahead.
+    pub fn new(file: Rc<F>, path: &Path, len: u64, step: usize) -> Window<F> {
+        Window {
+            file,
+            path: path.into(),
+            len,
+            start: 0,
+            bytes: Vec::new(),
+            step,
+        }
+    }
+
+    /// `n` bytes from `pos`, fewer where the file ends.
+    pub async fn get(&mut self, pos: u64, n: usize) -> Result<&[u8], Offline> {
+        let n = n.min(usize::try_from(self.len.saturating_sub(pos)).unwrap_or(usize::MAX));
+        let has = self.start <= pos && pos + n as u64 <= self.start + self.bytes.len() as u64;
+        if !has {
+            let want = n.max(self.step).min((self.len - pos) as usize);
+            let read = self
+                .file
+                .read_at(pos, want)
+                .await
+                .map_err(|e| Offline::failed("read", &*self.path, e))?;
+            self.start = pos;
+            self.bytes.clear();
+            self.bytes.extend_from_slice(&read);
+        }
+        let from = (pos - self.start) as usize;
+        let to = (from + n).min(self.bytes.len());
+        Ok(&self.bytes[from.min(to)..to])
+    }
+}
+
+/// Where a walk ended, and why if it was not the file's end.
+#[derive(Debug)]
+pub struct WalkEnd {
+    pub pos: BytePos,
+    pub next: Offset,
+    pub fault: Option<String>,
+    /// Everything from `pos` on is zeros, or there is nothing.
+    pub only_zeros: bool,
+}
+
+/// Walks whole batches with a right CRC from `pos`, whose offsets are `next` and up.
+pub async fn walk<F: File>(
+    file: &Rc<F>,
+    path: &Path,
+    len: u64,
+    from: (BytePos, Offset),
+    mut visit: impl FnMut(&BatchHeader, BytePos),
+) -> Result<WalkEnd, Offline> {
+    let mut window = Window::new(file.clone(), path, len, WINDOW_BYTES);
+    let (mut pos, mut next) = (from.0.0, from.1);
+    let fault = loop {
+        if pos >= len {
+            break None;
+        }
+        let size = match BatchHeader::parse(window.get(pos, HEADER_LEN).await?) {
+            Ok(header) => header.size_in_bytes(),
+            Err(e) => break Some(e),
+        };
+        let batch =
+            Batch::parse(window.get(pos, size).await?).and_then(|b| b.verify_crc().map(|()| b));
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(e) => break Some(e),
+        };
+        let header = batch.header();
+        if header.base_offset() < next {
+            break Some(
+                BatchFault::Field {
+                    field: "baseOffset",
+                    is: header.base_offset().0,
+                }
+                .at(0),
+            );
+        }
+        visit(header, BytePos(pos));
+        next = header.next_offset();
+        pos += size as u64;
+    };
+    let mut only_zeros = true;
+    let mut at = pos;
+    while fault.is_some() && only_zeros && at < len {
+        let bytes = window.get(at, WINDOW_BYTES).await?;
+        if bytes.is_empty() {
+            break;
+        }
+        only_zeros = is_zero(bytes);
+        at += bytes.len() as u64;
+    }
+    let fault = fault.map(|e| e.shifted(pos).to_string());
+    Ok(WalkEnd {
+        pos: BytePos(pos),
+        next,
+        fault,
+        only_zeros,
+    })
+}
+
+/// Where the last whole batch behind `from` ends, at whatever byte it begins, if its
+/// offset is `next` or more. A header may be gone, so every byte is tried.
+pub async fn valid_behind<F: File>(
+    file: &Rc<F>,
+    path: &Path,
+    len: u64,
+    from: BytePos,
+    next: Offset,
+) -> Result<Option<BytePos>, Offline> {
+    let mut window = Window::new(file.clone(), path, len, WINDOW_BYTES);
+    // A second window for the candidates, so that the search keeps its place.
+    let mut candidate = Window::new(file.clone(), path, len, WINDOW_BYTES);
+    let mut found = None;
+    let mut pos = from.0;
+    while pos + HEADER_LEN as u64 <= len {
+        let bytes = window.get(pos, WINDOW_BYTES).await?;
+        if bytes.len() < HEADER_LEN {
+            break;
+        }
+        let mut at = 0;
+        let mut hit = None;
+        while at + HEADER_LEN <= bytes.len() {
+            // Preallocated room is skipped a block at a time.
+            if at + 4096 <= bytes.len() && is_zero(&bytes[at..at + 4096]) {
+                at += 4096 - HEADER_LEN;
+                continue;
+            }
+            if let Ok(header) = BatchHeader::parse(&bytes[at..])
+                && header.base_offset() >= next
+                && pos + at as u64 + header.size_in_bytes() as u64 <= len
+            {
+                hit = Some(header.size_in_bytes());
+                break;
+            }
+            at += 1;
+        }
+        let at_pos = pos + at as u64;
+        pos = match hit {
+            Some(size) => {
+                let whole = candidate.get(at_pos, size).await?;
+                if Batch::parse(whole).is_ok_and(|b| b.verify_crc().is_ok()) {
+                    found = Some(BytePos(at_pos + size as u64));
+                    at_pos + size as u64
+                } else {
+                    at_pos + 1
+                }
+            }
+            None => at_pos.max(pos + 1),
+        };
+    }
+    Ok(found)
+}

@@ -1,0 +1,307 @@
+//! One shard's partitions: which are open, where their folders are, and their upkeep.
+//!
+//! ```text
+//!   DATA/orders-0/           a partition's folder: its log, indexes, checkpoints
+//!        orders-0/partition.metadata      which topic it is of (Kafka's file)
+//!        orders-1.<topic id>-delete/      deleted; removed in the background or at start
+//! ```
+//!
+//! A folder whose topic id is another than asked for belongs to a topic that was
+//! deleted, and goes. A partition that can't be opened stays known, with the reason.
+
+use crate::config::LogConfig;
+use crate::error::Offline;
+use crate::io::Io;
+use crate::partition::{OpenOptions, Partition};
+use crate::signal::Signal;
+use crate::tail::TailCache;
+use crate::units::{LeaderEpoch, PartitionId, TopicId};
+use futures_util::stream::{self, StreamExt};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+const METADATA_FILE_NAME: &str = "partition.metadata";
+pub const DELETED_SUFFIX: &str = "-delete";
+
+/// Partitions opened or closed at a time: enough to keep the disk busy.
+const CONCURRENT: usize = 32;
+
+pub struct Store<I: Io> {
+    io: I,
+    data: PathBuf,
+    clean: bool,
+    tail_cache: Rc<TailCache<I>>,
+    partitions: RefCell<HashMap<PartitionId, Entry<I>>>,
+    opening: RefCell<HashSet<PartitionId>>,
+    opened: Rc<Signal>,
+}
+
+/// A partition as it is to be served.
+pub enum Entry<I: Io> {
+    Online(Rc<Partition<I>>),
+    /// It could not be opened; every request for it is told why.
+    Offline(Offline),
+}
+
+impl<I: Io> Clone for Entry<I> {
+    fn clone(&self) -> Self {
+        match self {
+            Entry::Online(partition) => Entry::Online(partition.clone()),
+            Entry::Offline(offline) => Entry::Offline(offline.clone()),
+        }
+    }
+}
+
+/// What a partition is opened with.
+#[derive(Clone, Debug)]
+pub struct PartitionSpec {
+    pub id: PartitionId,
+    /// A legal topic name: it becomes part of a folder's.
+    pub topic: String,
+    pub leader_epoch: LeaderEpoch,
+    pub config: LogConfig,
+}
+
+impl PartitionSpec {
+    pub fn folder_name(&self) -> String {
+        format!("{}-{}", self.topic, self.id.index)
+    }
+}
+
+impl<I: Io> Store<I> {
+    /// `clean`: the broker that used DATA before stopped in order.
+    pub fn new(io: I, data: PathBuf, clean: bool, tail_bytes: usize) -> Rc<Store<I>> {
+        Rc::new(Store {
+            io,
+            data,
+            clean,
+            tail_cache: TailCache::new(tail_bytes),
+            partitions: RefCell::default(),
+            opening: RefCell::default(),
+            opened: Signal::new(),
+        })
+    }
+
+    pub fn io(&self) -> &I {
+        &self.io
+    }
+
+    pub fn tail_cache(&self) -> &Rc<TailCache<I>> {
+        &self.tail_cache
+    }
+
+    pub fn get(&self, id: &PartitionId) -> Option<Entry<I>> {
+        self.partitions.borrow().get(id).cloned()
+    }
+
+    pub fn ids(&self) -> Vec<PartitionId> {
+        self.partitions.borrow().keys().copied().collect()
+    }
+
+    /// Every partition that is open.
+    pub fn online(&self) -> Vec<(PartitionId, Rc<Partition<I>>)> {
+        let partitions = self.partitions.borrow();
+        let online = partitions.iter().filter_map(|(id, entry)| match entry {
+            Entry::Online(partition) => Some((*id, partition.clone())),
+            Entry::Offline(_) => None,
+        });
+        online.collect()
+    }
+
+    /// Opens many partitions, some at a time. One that fails is kept with its reason.
+    pub async fn open_partitions(self: &Rc<Self>, specs: Vec<PartitionSpec>) {
+        stream::iter(specs)
+            .for_each_concurrent(CONCURRENT, |spec| async move {
+                self.open_partition(spec).await;
+            })
+            .await;
+    }
+
+    /// Opens a partition, or makes it. One that is open takes the new settings.
+    pub async fn open_partition(self: &Rc<Self>, spec: PartitionSpec) -> Entry<I> {
+        // A second caller waits for the first one's result.
+        let (this, id) = (self.clone(), spec.id);
+        self.opened
+            .until(move || (!this.opening.borrow().contains(&id)).then_some(()))
+            .await;
+        match self.get(&id) {
+            Some(Entry::Online(partition)) => {
+                partition.configure(spec.config);
+                return Entry::Online(partition);
+            }
+            Some(offline) => return offline,
+            None => {}
+        }
+        self.opening.borrow_mut().insert(id);
+        let entry = match self.open_folder(&spec).await {
+            Ok(partition) => Entry::Online(partition),
+            Err(offline) => {
+                log::error!("partition {}: {offline}; it is offline", spec.folder_name());
+                Entry::Offline(offline)
+            }
+        };
+        self.partitions.borrow_mut().insert(id, entry.clone());
+        self.opening.borrow_mut().remove(&id);
+        self.opened.wake();
+        entry
+    }
+
+    async fn open_folder(&self, spec: &PartitionSpec) -> Result<Rc<Partition<I>>, Offline> {
+        let name = spec.folder_name();
+        assert!(
+            !name.contains(['/', '\0']) && !name.starts_with('.'),
+            "a legal topic name"
+        );
+        let dir = self.data.join(&name);
+        let known = self.read_topic_id(&dir).await?;
+        if let Some(other) = known.filter(|&id| id != spec.id.topic) {
+            log::info!(
+                "{}: of topic id {other}, which is gone; removed",
+                dir.display()
+            );
+            self.remove_folder(&dir, other).await?;
+        }
+        let options = OpenOptions {
+            clean: self.clean,
+            leader_epoch: spec.leader_epoch,
+        };
+        let cache = self.tail_cache.clone();
+        let partition = Partition::open(
+            self.io.clone(),
+            dir.clone(),
+            spec.config.clone(),
+            options,
+            cache,
+        )
+        .await?;
+        if known != Some(spec.id.topic) {
+            let path = dir.join(METADATA_FILE_NAME);
+            let text = format!("version: 0\ntopic_id: {}", spec.id.topic).into_bytes();
+            self.io
+                .replace_file(&path, text)
+                .await
+                .map_err(|e| Offline::failed("write", path, e))?;
+        }
+        Ok(partition)
+    }
+
+    /// None where there is no such folder, or one without the file: then it is taken
+    /// over, as Kafka does with folders from before topic ids.
+    async fn read_topic_id(&self, dir: &Path) -> Result<Option<TopicId>, Offline> {
+        let path = dir.join(METADATA_FILE_NAME);
+        let bytes = match self.io.read_file(&path).await {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Offline::failed("read", path, e)),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let id = text
+            .lines()
+            .find_map(|line| line.strip_prefix("topic_id: "))
+            .and_then(|id| id.trim().parse().ok());
+        match id {
+            Some(id) => Ok(Some(id)),
+            None => Err(Offline::corrupt(
+                path,
+                crate::units::BytePos::ZERO,
+                "expected a line 'topic_id: ' with 22 characters of base64",
+            )),
+        }
+    }
+
+    /// Stops a partition and removes its folder, in the background once its name is
+    /// free for a topic of the same name.
+    pub async fn remove_partition(
+        self: &Rc<Self>,
+        id: &PartitionId,
+        topic: &str,
+    ) -> Result<(), Offline> {
+        let (this, wanted) = (self.clone(), *id);
+        self.opened
+            .until(move || (!this.opening.borrow().contains(&wanted)).then_some(()))
+            .await;
+        let entry = self.partitions.borrow_mut().remove(id);
+        if let Some(Entry::Online(partition)) = entry {
+            partition.abandon().await;
+        }
+        let dir = self.data.join(format!("{topic}-{}", id.index));
+        self.remove_folder(&dir, id.topic).await
+    }
+
+    async fn remove_folder(&self, dir: &Path, id: TopicId) -> Result<(), Offline> {
+        let mut gone = dir.as_os_str().to_owned();
+        gone.push(format!(".{id}{DELETED_SUFFIX}"));
+        let gone = PathBuf::from(gone);
+        match self.io.rename(dir, &gone).await {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(Offline::failed("rename", dir, e)),
+        }
+        self.io
+            .sync_dir(&self.data)
+            .await
+            .map_err(|e| Offline::failed("sync", &self.data, e))?;
+        let io = self.io.clone();
+        self.io.spawn(async move {
+            if let Err(e) = io.remove_dir_all(&gone).await {
+                // It is tried again at the next start.
+                log::warn!("could not remove {}: {e}", gone.display());
+            }
+        });
+        Ok(())
+    }
+
+    /// Removes what deleted partitions have left in DATA. To be called once, by one
+    /// shard, before partitions are opened.
+    pub async fn remove_leftovers(&self) -> Result<(), Offline> {
+        let entries = self
+            .io
+            .read_dir(&self.data)
+            .await
+            .map_err(|e| Offline::failed("list", &self.data, e))?;
+        for entry in entries {
+            if entry.is_dir && entry.name.ends_with(DELETED_SUFFIX) && entry.name.contains('.') {
+                let path = self.data.join(entry.name);
+                self.io
+                    .remove_dir_all(&path)
+                    .await
+                    .map_err(|e| Offline::failed("remove", path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Retention and upkeep, every `interval`, for as long as the shard runs.
+    pub async fn housekeep_every(self: Rc<Self>, interval: Duration) {
+        loop {
+            self.io.sleep(interval).await;
+            for (_, partition) in self.online() {
+                match partition.housekeep().await {
+                    Ok(()) => {}
+                    Err(offline) if offline.is_closed() => {}
+                    Err(offline) => log::error!("{}: {offline}", partition.dir().display()),
+                }
+            }
+        }
+    }
+
+    /// Closes every partition. Ok: all of them may be opened without a scan.
+    pub async fn close_all(&self) -> Result<(), Offline> {
+        let partitions: Vec<_> = self.partitions.borrow_mut().drain().collect();
+        let results: Vec<Result<(), Offline>> = stream::iter(partitions)
+            .map(|(_, entry)| async move {
+                match entry {
+                    Entry::Online(partition) => partition.close().await,
+                    Entry::Offline(offline) => Err(offline),
+                }
+            })
+            .buffer_unordered(CONCURRENT)
+            .collect()
+            .await;
+        results.into_iter().collect()
+    }
+}

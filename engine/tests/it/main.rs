@@ -1,0 +1,5 @@
+//! The engine under the simulator.
+
+mod crashes;
+mod stories;
+mod world;

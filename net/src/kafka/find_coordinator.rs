@@ -1,0 +1,88 @@
+//! FindCoordinator (10), versions 0 to 4: who looks after this group?
+//!
+//! ```text
+//!   v0  groups only     v1  groups (0) and transactional ids (1), a message     v3  flexible
+//!   v4  many keys, an answer to each (KIP-699)
+//! ```
+//!
+//! Every broker looks after every group as long as there is one broker: the answer is
+//! the one that is asked.
+//!
+//! There are no transactions yet, and a client must hear so once and stop. Most codes
+//! make it ask again until its own timeout: librdkafka takes one alone as final here,
+//! 53 (TRANSACTIONAL_ID_AUTHORIZATION_FAILED); the Java client and others do too. The
+//! name says "not allowed"; the message, which both print, says why.
+
+use crate::kafka::context::Context;
+use crate::kafka::errors::{Code, Failure};
+use crate::kafka::group::text;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+use klamm_coord::core::image::Endpoint;
+use klamm_engine::io::Io;
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+
+/// What FindCoordinator and InitProducerId say to a transactional producer.
+pub const NO_TRANSACTIONS: &str = "Klamm has no transactions yet: leave out transactional.id \
+     (an idempotent producer needs none)";
+
+pub async fn handle<I: Io>(
+    ctx: Context<I>,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let image = ctx.image();
+    let me = ctx.local.broker_id;
+    let endpoint = image
+        .brokers
+        .get(&me)
+        .and_then(|broker| broker.endpoint(&ctx.local.listener));
+    let here = endpoint.map(|endpoint| (me, endpoint));
+    write(&request, here, ctx.version)
+}
+
+/// `here`: this broker, where the asker reaches it; none until it is registered.
+pub fn write(
+    request: &FindCoordinatorRequest,
+    here: Option<(i32, &Endpoint)>,
+    version: i16,
+) -> FindCoordinatorResponse {
+    let found = match request.key_type {
+        GROUP => here.ok_or_else(|| Failure::from(Code::COORDINATOR_NOT_AVAILABLE)),
+        TRANSACTION => Err(Failure::new(
+            Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            NO_TRANSACTIONS,
+        )),
+        other => Err(Failure::new(
+            Code::INVALID_REQUEST,
+            format!("There are no coordinators of type {other}."),
+        )),
+    };
+    let (code, message, node, host, port) = match found {
+        Ok((id, endpoint)) => {
+            let host = text(endpoint.host.as_str());
+            (Code::NONE, None, id, host, i32::from(endpoint.port))
+        }
+        Err(failure) => (failure.code, failure.message, -1, text(""), -1),
+    };
+    let message = message.map(text);
+    if version < 4 {
+        return FindCoordinatorResponse::default()
+            .with_error_code(code.0)
+            .with_error_message(message)
+            .with_node_id(BrokerId(node))
+            .with_host(host)
+            .with_port(port);
+    }
+    let coordinators = request.coordinator_keys.iter().map(|key| {
+        Coordinator::default()
+            .with_key(key.clone())
+            .with_node_id(BrokerId(node))
+            .with_host(host.clone())
+            .with_port(port)
+            .with_error_code(code.0)
+            .with_error_message(message.clone())
+    });
+    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
+}

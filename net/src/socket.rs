@@ -1,0 +1,196 @@
+//! Sockets: accept on every shard, receive, send. The one file here that knows
+//! glommio.
+//!
+//! ```text
+//!   probe(address)          before the shards start: is the port free?
+//!   Listener::bind          on each shard, SO_REUSEPORT: the kernel spreads connections
+//!      | accept
+//!   TcpSocket: Socket       recv -> spare room of a buffer     sendmsg <- many slices
+//! ```
+//!
+//! glommio's stream sends one slice at a time and wants initialised memory to receive
+//! into. Both are done here on the descriptor itself, which is tried first anyway;
+//! glommio is asked only to wake us when it would have blocked.
+
+use bytes::BytesMut;
+use futures_util::io::{AsyncRead, AsyncWrite};
+use glommio::net::{TcpListener, TcpStream};
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A byte stream to a client, as a connection needs it. Dropping it closes it.
+pub trait Socket {
+    /// Appends what has come to `into`, within the room it has; at least a byte of it.
+    /// 0: the client will send no more.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>>;
+
+    /// Sends from the front of the slices; returns how many bytes were taken.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+}
+
+/// Where connections come from.
+pub trait Accept {
+    type Socket: Socket + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, SocketAddr)>>;
+}
+
+/// Finds out whether an address can be listened at, and which port 0 becomes.
+///
+/// The shards' sockets share their port, also with those of another broker of the same
+/// user, and neither would notice. This one does not share: it fails where anybody
+/// listens.
+pub fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
+    std::net::TcpListener::bind(address)?.local_addr()
+}
+
+/// A shard's listening socket.
+pub struct Listener {
+    listener: TcpListener,
+}
+
+impl Listener {
+    /// On a shard. All shards give the same address.
+    pub fn bind(address: SocketAddr) -> io::Result<Listener> {
+        let listener = TcpListener::bind(address).map_err(io::Error::from)?;
+        Ok(Listener { listener })
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr().map_err(io::Error::from)
+    }
+}
+
+impl Accept for Listener {
+    type Socket = TcpSocket;
+
+    async fn accept(&self) -> io::Result<(TcpSocket, SocketAddr)> {
+        let stream = self.listener.accept().await.map_err(io::Error::from)?;
+        // Both fail only where the client has already gone.
+        stream.set_nodelay(true).map_err(io::Error::from)?;
+        let peer = stream.peer_addr().map_err(io::Error::from)?;
+        let socket = TcpSocket {
+            stream,
+            awaits_bytes: false,
+        };
+        Ok((socket, peer))
+    }
+}
+
+pub struct TcpSocket {
+    stream: TcpStream,
+    /// glommio watches the descriptor for us: it need not be tried before that says so.
+    awaits_bytes: bool,
+}
+
+/// What glommio reads into when bytes came between our try and its own.
+const BETWEEN_BYTES: usize = 512;
+
+impl Socket for TcpSocket {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if !self.awaits_bytes {
+            match recv(&self.stream, into) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+        let mut between = [0; BETWEEN_BYTES];
+        let room = between.len().min(into.capacity() - into.len());
+        match Pin::new(&mut self.stream).poll_read(cx, &mut between[..room]) {
+            Poll::Pending => {
+                self.awaits_bytes = true;
+                Poll::Pending
+            }
+            Poll::Ready(done) => {
+                self.awaits_bytes = false;
+                Poll::Ready(done.inspect(|n| into.extend_from_slice(&between[..*n])))
+            }
+        }
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match send(&self.stream, slices) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+        let first = slices.iter().find(|s| !s.is_empty());
+        let first = first.expect("there is something to send");
+        Pin::new(&mut self.stream).poll_write(cx, first)
+    }
+}
+
+/// One receive into the spare room, without waiting.
+fn recv(socket: &impl AsRawFd, into: &mut BytesMut) -> io::Result<usize> {
+    let spare = into.spare_capacity_mut();
+    assert!(
+        !spare.is_empty(),
+        "a receive without room looks like the end"
+    );
+    loop {
+        // SAFETY: the descriptor is open, since `socket` is borrowed; the pointer and
+        // length are those of memory that we hold exclusively, and recv only writes it.
+        let n = unsafe {
+            libc::recv(
+                socket.as_raw_fd(),
+                spare.as_mut_ptr().cast(),
+                spare.len(),
+                libc::MSG_DONTWAIT,
+            )
+        };
+        match usize::try_from(n) {
+            Ok(n) => {
+                // SAFETY: recv has initialised the first n bytes of the spare room.
+                unsafe { into.set_len(into.len() + n) };
+                return Ok(n);
+            }
+            Err(_) => {
+                let e = io::Error::last_os_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(e);
+                }
+            }
+        }
+    }
+}
+
+/// One send of many slices, without waiting.
+fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: all zero is a msghdr that names nothing.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // IoSlice has the layout of iovec (std promises it on Unix); sendmsg does not write
+    // through it.
+    message.msg_iov = slices.as_ptr().cast_mut().cast();
+    message.msg_iovlen = slices.len();
+    loop {
+        // SAFETY: the descriptor is open, since `socket` is borrowed; `message` points at
+        // `slices`, which live until the call returns.
+        let n = unsafe {
+            libc::sendmsg(
+                socket.as_raw_fd(),
+                &message,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        match usize::try_from(n) {
+            Ok(n) => return Ok(n),
+            Err(_) => {
+                let e = io::Error::last_os_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(e);
+                }
+            }
+        }
+    }
+}
