@@ -11,7 +11,6 @@
 mod broker;
 mod logger;
 mod settings;
-mod topics;
 
 use crate::output;
 use klamm_engine::data_folder::DataFolder;

@@ -1,7 +1,11 @@
 //! Records in through Produce, out through Fetch, over one connection and the real
 //! store, on a simulated machine.
 
-use crate::kafka::testing::{BROKER, Client, Front, batch, topic};
+use crate::kafka::context::Coordinator;
+use crate::kafka::cores::Gone;
+use crate::kafka::following;
+use crate::kafka::limits::Limits;
+use crate::kafka::testing::{BROKER, Client, Front, LISTENER, batch, topic};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
@@ -17,10 +21,16 @@ use kafka_protocol::messages::{
     OffsetForLeaderEpochRequest, ProduceRequest, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
+use klamm_coord::core::coordinator::{CoreConfig, Request, Response};
+use klamm_coord::core::image::{Broker, Endpoint, Image};
+use klamm_coord::core::settings::BrokerConfig;
+use klamm_coord::driver::{Driver, DriverConfig, Host};
 use klamm_engine::batch::{Batch, BatchBuilder, BatchHeader};
 use klamm_engine::codec::Codec;
 use klamm_engine::io::Io;
-use klamm_engine::units::{Offset, ProducerEpoch, ProducerId};
+use klamm_engine::io::sim::SimIo;
+use klamm_engine::shard::home_shard;
+use klamm_engine::units::{Offset, PartitionId, ProducerEpoch, ProducerId};
 use std::time::Duration;
 
 fn name(name: &str) -> StrBytes {
@@ -117,13 +127,40 @@ fn values(records: &Option<Bytes>) -> Vec<(i64, String)> {
     all
 }
 
-fn run<F: Future<Output = ()>>(story: impl FnOnce(&'static Front) -> F) {
-    // A front for the whole test process: the story and its clients borrow it.
-    let front: &'static Front = Box::leak(Box::new(Front::new()));
-    front.sim.run(async {
-        front.topics(&[("orders", 2), ("other", 1)]).await;
-        story(front).await;
-    });
+/// Each story on one shard, and on three: partitions then live elsewhere than the
+/// connection.
+fn run<F: Future<Output = ()>>(story: impl Fn(&'static Front) -> F) {
+    for shards in [1, 3] {
+        // For the whole test process: the story and its clients borrow it.
+        let front: &'static Front =
+            Box::leak(Box::new(Front::of_shards(shards, Limits::default())));
+        front.sim.run(async {
+            front.topics(&[("orders", 2), ("other", 1)]).await;
+            story(front).await;
+        });
+    }
+}
+
+#[test]
+fn the_stories_cross_shards() {
+    let front = Front::of_shards(3, Limits::default());
+    let orders = topic("orders", 2, &[]).id;
+    let homes: Vec<u16> = [0, 1]
+        .map(|index| {
+            home_shard(
+                PartitionId {
+                    topic: orders,
+                    index,
+                },
+                3,
+            )
+            .0
+        })
+        .into();
+    assert!(
+        homes.iter().any(|home| *home != front.local.cores.here().0),
+        "{homes:?}"
+    );
 }
 
 #[test]
@@ -778,4 +815,87 @@ fn frames_in_pieces_are_whole_requests() {
             assert_eq!(partition.base_offset, i64::from(n));
         }
     });
+}
+
+/// What the coordinator's driver tells of every new image.
+struct Following(&'static Front);
+
+impl Host for Following {
+    async fn apply_image(&self, image: std::sync::Arc<Image>) {
+        following::publish(&self.0.local, image).await;
+    }
+}
+
+struct Driven(std::rc::Rc<Driver<SimIo, Following>>);
+
+impl Coordinator for Driven {
+    fn call(
+        &self,
+        request: Request,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Response, Gone>>>> {
+        let answer = self.0.call(request);
+        Box::pin(async move { answer.await.map_err(|_| Gone) })
+    }
+}
+
+#[test]
+fn a_topic_that_is_asked_for_is_created_and_can_be_written_to_at_once() {
+    for shards in [1, 3] {
+        let front: &'static Front =
+            Box::leak(Box::new(Front::of_shards(shards, Limits::default())));
+        front.sim.run(async {
+            let given = [
+                ("broker.id", BROKER.to_string()),
+                ("num.partitions", "4".to_owned()),
+            ];
+            let given = given.map(|(name, value)| (name.to_owned(), value));
+            let core = CoreConfig {
+                broker: BrokerConfig::new(given).unwrap(),
+                cluster_id: None,
+                id_seed: 1,
+            };
+            let io = front.local.io.clone();
+            let config = DriverConfig::new(core, true);
+            let driver = Driver::open(io, "/data".as_ref(), config, Following(front)).await;
+            let driver = driver.unwrap_or_else(|e| panic!("{e}"));
+            let broker = Broker {
+                id: BROKER,
+                rack: None,
+                endpoints: vec![Endpoint {
+                    listener: LISTENER.to_owned(),
+                    protocol: LISTENER.to_owned(),
+                    host: "gorge.example".to_owned(),
+                    port: 9092,
+                }],
+            };
+            driver
+                .call(Request::RegisterBroker { broker })
+                .await
+                .unwrap();
+            front
+                .local
+                .set_coordinator(std::rc::Rc::new(Driven(driver)));
+            let client = front.connect();
+            let ask = |n: &str| MetadataRequestTopic::default().with_name(Some(name(n).into()));
+            let asked = || Some(vec![ask("orders"), ask("no/path"), ask("orders")]);
+            let unwanted = MetadataRequest::default()
+                .with_allow_auto_topic_creation(false)
+                .with_topics(asked());
+            let response = client.call(9, &unwanted).await;
+            let codes: Vec<i16> = response.topics.iter().map(|t| t.error_code).collect();
+            assert_eq!(codes, [3, 17, 3]);
+            let wanted = MetadataRequest::default().with_topics(asked());
+            let response = client.call(9, &wanted).await;
+            let codes: Vec<i16> = response.topics.iter().map(|t| t.error_code).collect();
+            assert_eq!(codes, [0, 17, 0]);
+            assert_eq!(response.topics[0].partitions.len(), 4);
+            for index in 0..4 {
+                let bytes = batch(&client.io, &["x"]);
+                let response = client
+                    .call(9, &produce(1, &[("orders", index, bytes)]))
+                    .await;
+                assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+            }
+        });
+    }
 }

@@ -6,7 +6,7 @@
 //! ```
 
 use crate::kafka::connection::{Connection, End};
-use crate::kafka::context::{Context, Coordinator, Local, Peer};
+use crate::kafka::context::{Context, Local, Peer};
 use crate::kafka::cores::Cores;
 use crate::kafka::following;
 use crate::kafka::limits::Limits;
@@ -20,6 +20,7 @@ use klamm_coord::core::settings::{BrokerConfig, TopicConfig};
 use klamm_engine::batch::BatchBuilder;
 use klamm_engine::codec::Codec;
 use klamm_engine::io::Io;
+use klamm_engine::io::shards::Shards;
 use klamm_engine::io::sim::{Sim, SimIo};
 use klamm_engine::store::Store;
 use klamm_engine::units::{LeaderEpoch, TopicId};
@@ -37,28 +38,47 @@ pub const LISTENER: &str = "PLAINTEXT";
 
 pub struct Front {
     pub sim: Sim,
+    /// The shard that clients are connected to.
     pub local: Rc<Local<SimIo>>,
+    pub shards: Vec<Rc<Local<SimIo>>>,
 }
 
 impl Front {
     pub fn new() -> Front {
-        Front::with(Limits::default(), None)
+        Front::with(Limits::default())
     }
 
-    pub fn with(limits: Limits, coordinator: Option<Rc<dyn Coordinator>>) -> Front {
+    pub fn with(limits: Limits) -> Front {
+        Front::of_shards(1, limits)
+    }
+
+    /// All shards on one thread: what crosses them travels by simulated tasks.
+    pub fn of_shards(count: usize, limits: Limits) -> Front {
         let sim = Sim::from_seed(7);
-        let empty = Image::empty("klamm-klamm-klamm-klam", BrokerConfig::default());
-        let local = Local::new(
-            sim.io(),
-            Cores::alone(),
-            Store::new(sim.io(), "/data".into(), true, 1 << 20),
-            coordinator,
-            Arc::new(empty),
-            BROKER,
-            LISTENER.to_owned(),
-            limits,
-        );
-        Front { sim, local }
+        let settings = BrokerConfig::default();
+        let empty = Arc::new(Image::empty("klamm-klamm-klamm-klam", settings));
+        let shards: Vec<_> = (0..count)
+            .map(|_| {
+                Local::new(
+                    sim.io(),
+                    Cores::later(),
+                    Store::new(sim.io(), "/data".into(), true, 1 << 20),
+                    empty.clone(),
+                    BROKER,
+                    LISTENER.to_owned(),
+                    limits.clone(),
+                )
+            })
+            .collect();
+        let handles = Shards::together(sim.io(), shards.clone());
+        for (local, handle) in shards.iter().zip(handles) {
+            local.cores.link(handle);
+        }
+        Front {
+            sim,
+            local: shards[0].clone(),
+            shards,
+        }
     }
 
     /// Makes topics with their partitions, led here in epoch 4.

@@ -9,7 +9,6 @@
 //! ```
 
 use crate::serve::settings::Settings;
-use crate::serve::topics;
 use futures_util::future::{Either, join_all, select};
 use klamm_coord::core::coordinator::{CoreConfig, Request, Response};
 use klamm_coord::core::image::{Broker, Endpoint, Image};
@@ -23,6 +22,7 @@ use klamm_engine::store::Store;
 use klamm_engine::units::ShardId;
 use klamm_net::kafka::context::{Coordinator, Local};
 use klamm_net::kafka::cores::{Cores, Gone};
+use klamm_net::kafka::following;
 use klamm_net::kafka::limits::Limits;
 use klamm_net::kafka::server::{self, Admission};
 use klamm_net::socket::Listener;
@@ -271,12 +271,7 @@ struct EveryShard {
 
 impl Host for EveryShard {
     async fn apply_image(&self, image: Arc<Image>) {
-        let applied = self.shards.ids().map(|id| {
-            let image = image.clone();
-            self.shards.submit_to(id, async move |local: Rc<Here>| topics::apply((*local).clone(), image).await)
-        });
-        // A shard that is gone serves nobody.
-        join_all(applied).await;
+        following::publish(&self.shards.local(), image).await;
     }
 }
 

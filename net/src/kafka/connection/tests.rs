@@ -11,7 +11,7 @@ use klamm_engine::io::Io;
 use std::time::Duration;
 
 fn front(limits: Limits) -> &'static Front {
-    Box::leak(Box::new(Front::with(limits, None)))
+    Box::leak(Box::new(Front::with(limits)))
 }
 
 fn orders() -> StrBytes {
