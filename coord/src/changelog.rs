@@ -315,7 +315,9 @@ fn offline(error: ReadError) -> ChangelogError {
     match error {
         ReadError::Offline(offline) => ChangelogError::Offline(offline),
         // Neither is asked for: reads stay inside of the log, by offset.
-        error @ (ReadError::OutOfRange { .. } | ReadError::Undecodable { .. } | ReadError::UnpacksTooLarge { .. }) => {
+        error @ (ReadError::OutOfRange { .. }
+        | ReadError::Undecodable { .. }
+        | ReadError::UnpacksTooLarge { .. }) => {
             unreachable!("a read inside of the changelog: {error}")
         }
     }

@@ -91,7 +91,6 @@ fn a_batch_that_contradicts_itself_is_invalid() {
         ),
         ("sequence -1", batch().from_producer(9, 0, -1).encode()),
         ("sequence -2", batch().from_producer(9, 0, -2).encode()),
-        ("epoch -1", batch().from_producer(9, -1, 0).encode()),
         (
             "a record beyond the batch",
             batch().change(|b| b.records = beyond).encode(),

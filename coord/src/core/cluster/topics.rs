@@ -238,6 +238,7 @@ fn choose(cluster: &Cluster, topic: &NewTopic, id: TopicId) -> Result<Vec<Vec<i3
         partitions.unsigned_abs() as usize,
         usize::from(factor.unsigned_abs()),
     );
+    check_factor(cluster, factor)?;
     check_limit(cluster, partitions as u64 * factor as u64)?;
     place(cluster, id, 0..partitions, factor)
 }
@@ -250,13 +251,8 @@ fn place(
     partitions: std::ops::Range<usize>,
     factor: usize,
 ) -> Result<Vec<Vec<i32>>, ClusterError> {
+    check_factor(cluster, factor)?;
     let brokers: Vec<i32> = cluster.brokers().keys().copied().collect();
-    if factor > brokers.len() {
-        return Err(Kind::InvalidReplicationFactor.because(format!(
-            "{factor} replicas need {factor} brokers, and there are {}",
-            brokers.len()
-        )));
-    }
     let start = usize::from(id.0[15]);
     Ok(partitions
         .map(|index| {
@@ -336,6 +332,17 @@ fn check_limit(cluster: &Cluster, more: u64) -> Result<(), ClusterError> {
         return Err(Kind::PolicyViolation.because(format!(
             "{more} partitions more would make {}, and max.broker.partitions allows {max}",
             now.saturating_add(more)
+        )));
+    }
+    Ok(())
+}
+
+/// Comes before the limit: a factor that cannot be is wrong in any number.
+fn check_factor(cluster: &Cluster, factor: usize) -> Result<(), ClusterError> {
+    let brokers = cluster.brokers().len();
+    if factor > brokers {
+        return Err(Kind::InvalidReplicationFactor.because(format!(
+            "{factor} replicas need {factor} brokers, and there are {brokers}"
         )));
     }
     Ok(())
