@@ -139,6 +139,11 @@ impl DataFolder {
         }
     }
 
+    /// The cluster that the folder belongs to, once it belongs to one.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

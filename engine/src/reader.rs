@@ -13,6 +13,7 @@
 //! sendfile later).
 
 use crate::batch::{Batch, BatchHeader, HEADER_LEN};
+use crate::codec::CodecError;
 use crate::error::{Offline, ReadError};
 use crate::io::{File, Io, Open};
 use crate::partition::Partition;
@@ -344,13 +345,10 @@ impl<I: Io> Partition<I> {
             let next = pos.plus(header.size_in_bytes() as u64);
             if header.max_timestamp() >= target && header.last_offset() >= log_start {
                 let bytes = self.bytes(segment, pos, next).await?;
-                if let Some(found) = first_record_at(&bytes, target, log_start).map_err(|what| {
-                    ReadError::Undecodable {
-                        offset: header.base_offset(),
-                        what,
-                    }
-                })? {
-                    return Ok(Some(found));
+                let found = first_record_at(&bytes, target, log_start)
+                    .map_err(|why| why.at(header.base_offset()))?;
+                if found.is_some() {
+                    return Ok(found);
                 }
             }
             pos = next;
@@ -484,19 +482,37 @@ impl<'a, I: Io> Headers<'a, I> {
     }
 }
 
+/// Why a batch's records can't be looked at.
+enum Opaque {
+    Undecodable(String),
+    TooLarge(String),
+}
+
+impl Opaque {
+    fn at(self, offset: Offset) -> ReadError {
+        match self {
+            Opaque::Undecodable(what) => ReadError::Undecodable { offset, what },
+            Opaque::TooLarge(what) => ReadError::UnpacksTooLarge { offset, what },
+        }
+    }
+}
+
 /// The first record of a batch that is at or behind `target`, and not below `log_start`.
 fn first_record_at(
     bytes: &[u8],
     target: TimestampMs,
     log_start: Offset,
-) -> Result<Option<RecordTime>, String> {
-    let batch = Batch::parse(bytes).map_err(|e| e.to_string())?;
+) -> Result<Option<RecordTime>, Opaque> {
+    let batch = Batch::parse(bytes).map_err(|e| Opaque::Undecodable(e.to_string()))?;
     let header = batch.header();
     let unpacked = batch
         .records_unpacked(UNPACKED_BYTES_MAX)
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| match e {
+            CodecError::TooLarge { .. } => Opaque::TooLarge(e.to_string()),
+            CodecError::Corrupt { .. } => Opaque::Undecodable(e.to_string()),
+        })?;
     for record in batch.records(&unpacked) {
-        let record = record.map_err(|e| e.to_string())?;
+        let record = record.map_err(|e| Opaque::Undecodable(e.to_string()))?;
         let timestamp = match header.timestamp_type() {
             crate::batch::TimestampType::LogAppendTime => header.max_timestamp(),
             crate::batch::TimestampType::CreateTime => TimestampMs(

@@ -194,3 +194,97 @@ fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::net::TcpStream as StdStream;
+
+    /// Runs a shard's side on an executor, and a client on a thread of its own.
+    fn meet<T: Send + 'static>(
+        client: impl FnOnce(StdStream) -> T + Send + 'static,
+        server: impl AsyncFnOnce(TcpSocket) + 'static,
+    ) -> T {
+        glommio::LocalExecutor::default().run(async move {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || client(StdStream::connect(address).unwrap()));
+            let (socket, _) = listener.accept().await.unwrap();
+            server(socket).await;
+            client.join().unwrap()
+        })
+    }
+
+    async fn recv_all(socket: &mut TcpSocket, len: usize) -> BytesMut {
+        let mut all = BytesMut::new();
+        while all.len() < len {
+            all.reserve(4096);
+            let n = poll_fn(|cx| socket.poll_recv(cx, &mut all)).await.unwrap();
+            assert!(n > 0, "the end came early");
+        }
+        all
+    }
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (0..len).map(|at| (at * 31 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_is_sent_arrives_whole_both_ways_and_through_full_buffers() {
+        // Far more than the kernel buffers, so both sides have to wait.
+        const LEN: usize = 16 << 20;
+        let came = meet(
+            |mut client| {
+                client.write_all(&pattern(LEN)).unwrap();
+                let mut back = vec![0; LEN];
+                client.read_exact(&mut back).unwrap();
+                back
+            },
+            async |mut socket| {
+                let all = recv_all(&mut socket, LEN).await;
+                assert!(all[..] == pattern(LEN)[..]);
+                let mut sent = 0;
+                while sent < LEN {
+                    // In many slices, some of them empty, as answers are.
+                    let left = &all[sent..];
+                    let slices: Vec<IoSlice<'_>> = left
+                        .chunks(10_000)
+                        .take(60)
+                        .flat_map(|chunk| [IoSlice::new(&[]), IoSlice::new(chunk)])
+                        .skip(1)
+                        .collect();
+                    sent += poll_fn(|cx| socket.poll_send(cx, &slices)).await.unwrap();
+                }
+            },
+        );
+        assert!(came == pattern(LEN));
+    }
+
+    #[test]
+    fn the_clients_end_is_seen() {
+        meet(
+            |mut client| client.write_all(b"last words").unwrap(),
+            async |mut socket| {
+                let mut all = recv_all(&mut socket, 10).await;
+                all.reserve(10);
+                let end = poll_fn(|cx| socket.poll_recv(cx, &mut all)).await;
+                assert_eq!(end.unwrap(), 0);
+                assert_eq!(&all[..], b"last words");
+            },
+        );
+    }
+
+    #[test]
+    fn a_port_that_is_listened_at_is_found_taken_before_it_is_shared() {
+        let address = probe("127.0.0.1:0".parse().unwrap()).unwrap();
+        glommio::LocalExecutor::default().run(async move {
+            let first = Listener::bind(address).unwrap();
+            let second = Listener::bind(address).expect("shards share their port");
+            let taken = probe(address).expect_err("another broker would not");
+            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+            drop((first, second));
+        });
+    }
+}

@@ -10,4 +10,5 @@
 
 pub mod batch;
 pub mod broker;
+pub mod client;
 pub mod wire;

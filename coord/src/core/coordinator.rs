@@ -106,6 +106,9 @@ pub struct Output {
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
     pub broker: BrokerConfig,
+    /// What the cluster is called where it has no name yet: the one in the data
+    /// folder's `meta.properties`. None: a new one from the seed.
+    pub cluster_id: Option<String>,
     /// Feeds topic ids, the cluster's id and member ids. 128 random bits, new at each
     /// start: the same seed twice gives the same ids twice.
     pub id_seed: u128,
@@ -299,7 +302,10 @@ impl Core {
             missing.push(Op::create("/controller_epoch", "1"));
         }
         if self.cluster().cluster_id().is_empty() {
-            let json = znodes::cluster_id_json(&ids::to_text(self.ids.next_id()));
+            let json = znodes::cluster_id_json(&match self.config.cluster_id.clone() {
+                Some(id) => id,
+                None => self.ids.next_id().to_string(),
+            });
             missing.push(self.put_op(znodes::CLUSTER_ID, json));
         }
         if missing.is_empty() {
@@ -445,9 +451,9 @@ impl Core {
         validate_only: bool,
         now: Now,
     ) -> Result<CreatedTopic, ClusterError> {
-        let mut id = self.ids.next_topic();
+        let mut id = self.ids.next_id();
         while self.cluster().topic_by_id(id).is_some() {
-            id = self.ids.next_topic();
+            id = self.ids.next_id();
         }
         let (mut created, ops) = topics::plan_create(self.cluster(), &self.tree, topic, id)?;
         if validate_only {

@@ -79,7 +79,7 @@ impl Image {
             zxid: Zxid::ZERO,
             cluster_id: cluster_id.into(),
             controller: None,
-            brokers: BTreeMap::new(),
+            brokers: Default::default(),
             settings: Arc::new(settings),
             topics: Arc::default(),
             by_id: Arc::default(),
@@ -91,7 +91,9 @@ impl Image {
     pub fn with_topic(mut self, topic: Topic) -> Image {
         let topic = Arc::new(topic);
         let by_id = Arc::make_mut(&mut self.by_id);
-        if let Some(before) = Arc::make_mut(&mut self.topics).insert(topic.name.clone(), topic.clone()) {
+        if let Some(before) =
+            Arc::make_mut(&mut self.topics).insert(topic.name.clone(), topic.clone())
+        {
             by_id.remove(&before.id);
         }
         by_id.insert(topic.id, topic);

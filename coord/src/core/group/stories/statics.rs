@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::room::*;
+use super::super::room::*;
 use crate::core::groups::*;
 
 fn static_join(instance: &str) -> JoinGroup {
