@@ -17,7 +17,6 @@ use crate::wire::Connection;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -133,7 +132,7 @@ impl Broker {
 
     /// Stops with SIGTERM and asserts that the broker called it a clean end.
     pub fn stop(&mut self) {
-        self.signal(libc::SIGTERM);
+        self.signal("TERM");
         let status = self.wait(STOP_WITHIN).unwrap_or_else(|| {
             self.kill9();
             panic!("no end within {STOP_WITHIN:?} of SIGTERM\n{}", self.log())
@@ -143,7 +142,7 @@ impl Broker {
 
     /// Stops it between two instructions, as a crash would.
     pub fn kill9(&mut self) {
-        self.signal(libc::SIGKILL);
+        self.signal("KILL");
         let status = self.wait(STOP_WITHIN).expect("SIGKILL ends a process");
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{}", self.log());
     }
@@ -215,12 +214,14 @@ impl Broker {
         }
     }
 
-    fn signal(&self, signal: libc::c_int) {
-        let pid = i32::try_from(self.pid()).expect("a process id");
-        // SAFETY: kill takes two integers; the child is not yet waited for, so its id
-        // is still its own.
-        let done = unsafe { libc::kill(pid, signal) };
-        assert_eq!(done, 0, "signal {signal} to the broker");
+    /// By the command, because the standard library can only kill.
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.pid().to_string())
+            .status()
+            .expect("the kill command");
+        assert!(sent.success(), "signal {signal} to the broker");
     }
 
     /// Its exit status, if it ends in time; it is then no longer there to be asked.
@@ -253,9 +254,9 @@ impl Drop for Broker {
         if let Some(child) = self.child.as_mut()
             && child.try_wait().is_ok_and(|status| status.is_none())
         {
-            self.signal(libc::SIGTERM);
+            self.signal("TERM");
             if self.wait(STOP_WITHIN).is_none() {
-                self.signal(libc::SIGKILL);
+                self.signal("KILL");
                 self.wait(STOP_WITHIN);
             }
         }
@@ -287,9 +288,7 @@ impl Port {
         for n in 0..Port::COUNT {
             let number = Port::FIRST + (start + n) % Port::COUNT;
             let lock = File::create(root.join(format!("port-{number}.lock"))).expect("a lock file");
-            // SAFETY: flock on a descriptor that lives in `lock`.
-            let taken = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-            if taken == 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+            if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
                 return Port {
                     number,
                     _lock: lock,

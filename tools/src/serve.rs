@@ -19,9 +19,11 @@ use klamm_engine::io::glommio::runtime::{self, RuntimeConfig};
 use klamm_engine::io::glommio::termination::Termination;
 pub use settings::Args;
 use settings::Settings;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub fn run(args: Args) -> ExitCode {
     logger::install(args.log);
@@ -47,7 +49,7 @@ fn serve(args: &Args) -> Result<(), String> {
         log::warn!("{} is in memory: nothing in it survives a restart of the machine", settings.data.display());
     }
     let folder = DataFolder::open(&settings.data, settings.broker.broker_id).map_err(|e| e.to_string())?;
-    let address = klamm_net::socket::probe(settings.listen).map_err(|e| cannot_listen(&settings, &e))?;
+    let address = free_port(&settings).map_err(|e| cannot_listen(&settings, &e))?;
     let termination = Termination::listen().map_err(|e| format!("signals can't be listened to: {e}"))?;
     let plan = Arc::new(broker::Plan::new(settings, folder, address, termination, started));
     let (for_make, for_serve) = (plan.clone(), plan.clone());
@@ -60,13 +62,31 @@ fn serve(args: &Args) -> Result<(), String> {
     plan.finish()
 }
 
+/// The kernel takes an io_uring apart after its process has ended, and the sockets that
+/// it was accepting at stay open until then: a broker that was just stopped or killed
+/// may hold its port for a moment.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+
+fn free_port(settings: &Settings) -> std::io::Result<SocketAddr> {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match klamm_net::socket::probe(settings.listen) {
+            Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                // Nothing tells when a port becomes free.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            tried => return tried,
+        }
+    }
+}
+
 fn cannot_listen(settings: &Settings, error: &std::io::Error) -> String {
     let address = settings.listen;
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!(
+        ErrorKind::AddrInUse => format!(
             "{address} is taken by another process; stop that one, or choose another port with --listen"
         ),
-        std::io::ErrorKind::PermissionDenied => format!(
+        ErrorKind::PermissionDenied => format!(
             "{address} may not be listened at by this user; choose a port above 1023 with --listen"
         ),
         _ => format!("{address} can't be listened at: {error}; choose another address with --listen"),
