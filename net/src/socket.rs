@@ -17,10 +17,11 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// A byte stream to a client, as a connection needs it. Dropping it closes it.
 pub trait Socket {
@@ -45,11 +46,29 @@ pub trait Accept {
 
 /// Finds out whether an address can be listened at, and which port 0 becomes.
 ///
-/// The shards' sockets share their port, also with those of another broker of the same
-/// user, and neither would notice. This one does not share: it fails where anybody
-/// listens.
+/// The shards' sockets share their port (SO_REUSEPORT), also with those of another
+/// broker of the same user, and neither would notice. So this asks without sharing
+/// first. What is in the way may then also be connections of a broker that has ended,
+/// which the kernel keeps for a minute; they do not hinder sockets that share. Only
+/// somebody who accepts connections does.
 pub fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
-    std::net::TcpListener::bind(address)?.local_addr()
+    match std::net::TcpListener::bind(address) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse && !is_listened_at(address) => Ok(address),
+        bound => bound?.local_addr(),
+    }
+}
+
+fn is_listened_at(address: SocketAddr) -> bool {
+    let mut there = address;
+    if address.ip().is_unspecified() {
+        there.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+    let tried = std::net::TcpStream::connect_timeout(&there, Duration::from_secs(1));
+    !tried.as_ref().is_err_and(refused)
 }
 
 /// A shard's listening socket.
