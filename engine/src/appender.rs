@@ -17,16 +17,18 @@
 //!   successor is therefore whole.
 //! - A chunk that ends inside a block is padded with zeros. The next chunk begins with
 //!   that block's bytes again, so a torn write can hurt only what was never committed.
+//!   The two are never of one round: writes of a round may land in any order.
 //! - After the first failed write or sync nothing is written or acknowledged again.
 
 use crate::config::LogConfig;
 use crate::error::Offline;
 use crate::io::{BLOCK, Buf, File, Io, Open};
 use crate::mark::{self, Mark};
+use crate::marker::Marker;
 use crate::segment::{LogPosition, Segment, file_name};
 use crate::signal::Signal;
 use crate::tail::{Chunk, Tail, TailCache};
-use crate::units::BytePos;
+use crate::units::{BytePos, Nanos, Offset};
 use futures_util::future::{join, join_all};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -39,8 +41,8 @@ use std::time::Duration;
 /// and a chunk is what a reader keeps alive.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// What one round writes at most, unless one batch is larger. It bounds how much can be
-/// torn: recovery searches so far behind a bad batch (see mark.rs).
+/// What one round writes at most. A batch may be larger and take several rounds, the last
+/// of which is synced; so what is unsynced is bounded by this and the largest batch.
 const ROUND_BYTES_MAX: u64 = 16 << 20;
 
 /// Preallocation grows with the file: a thousand small partitions must not reserve
@@ -52,24 +54,34 @@ const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 /// producer which waits for each answer does not pay for it.
 const IDLE_MARK_AFTER: Duration = Duration::from_millis(5);
 
+/// A log that stays idle this long has its mark synced: from then on it is known to be
+/// committed to its last byte, and bit rot there is no torn tail any more.
+const IDLE_SYNC_AFTER: Duration = Duration::from_secs(1);
+
 pub struct Appender<I: Io> {
     io: I,
     dir: PathBuf,
     config: Rc<RefCell<LogConfig>>,
     tail: Rc<Tail<I>>,
     tail_cache: Rc<TailCache<I>>,
-    mark_file: Rc<I::File>,
+    marker: Marker<I>,
     /// Wakes when stable or committed moved, when the log went offline or fell idle.
     pub progress: Rc<Signal>,
     state: RefCell<State<I>>,
     offline: RefCell<Option<Offline>>,
     idle_mark_planned: Cell<bool>,
-    flush_planned: Cell<bool>,
+    idle_sync_planned: Cell<bool>,
+    /// When `flush.ms` next asks for a sync.
+    flush_at: Cell<Option<Nanos>>,
+    /// Counts rounds: two looks that see the same number saw an idle log.
+    rounds: Cell<u64>,
 }
 
 struct State<I: Io> {
     /// The segment whose file is written now.
     open: Rc<Segment<I>>,
+    /// The segment that bytes are taken for: the open one, or its successor.
+    newest: Rc<Segment<I>>,
     allocated: u64,
     filling: Option<Filling<I>>,
     /// The bytes of the last block that is not full, and where the block begins.
@@ -79,7 +91,7 @@ struct State<I: Io> {
     dirty: LogPosition,
     stable: LogPosition,
     committed: LogPosition,
-    marked: LogPosition,
+    largest_batch: usize,
     flushing: bool,
     sync_due: bool,
     closed: bool,
@@ -93,8 +105,6 @@ struct Filling<I: Io> {
     used: usize,
     /// The end of the last batch that ends in or before this chunk.
     whole: LogPosition,
-    /// Bytes beyond the head: without any there is nothing to write.
-    fresh: bool,
 }
 
 /// A chunk that waits for its round.
@@ -104,11 +114,11 @@ struct Gathered<I: Io> {
     whole: LogPosition,
 }
 
+/// What is written at once. Without chunks only a sync or a new segment is due.
 struct Round<I: Io> {
     segment: Rc<Segment<I>>,
     chunks: Vec<Rc<Chunk<I>>>,
-    /// None: nothing to write, a sync is due.
-    whole: Option<LogPosition>,
+    whole: LogPosition,
 }
 
 /// Where an appender goes on: a recovered log's end, all of it committed.
@@ -118,7 +128,9 @@ pub struct Resume<I: Io> {
     /// The bytes of the end's block that are before the end.
     pub head: Vec<u8>,
     pub file_len: u64,
-    pub marked: LogPosition,
+    pub mark_file: Rc<I::File>,
+    /// What the mark on disk says, if there is one.
+    pub marked: Option<Mark>,
 }
 
 impl<I: Io> Appender<I> {
@@ -128,7 +140,6 @@ impl<I: Io> Appender<I> {
         config: Rc<RefCell<LogConfig>>,
         tail: Rc<Tail<I>>,
         tail_cache: Rc<TailCache<I>>,
-        mark_file: Rc<I::File>,
         resume: Resume<I>,
     ) -> Rc<Appender<I>> {
         let block_start = resume.end.pos.0 / BLOCK as u64 * BLOCK as u64;
@@ -137,15 +148,17 @@ impl<I: Io> Appender<I> {
             resume.end.pos.0 - block_start,
             "head fills to the end"
         );
+        let marker = Marker::new(io.clone(), &dir, resume.mark_file, resume.marked);
         Rc::new(Appender {
             io,
             dir,
             config,
             tail,
             tail_cache,
-            mark_file,
+            marker,
             progress: Signal::new(),
             state: RefCell::new(State {
+                newest: resume.open.clone(),
                 open: resume.open,
                 allocated: resume.file_len,
                 filling: None,
@@ -155,14 +168,16 @@ impl<I: Io> Appender<I> {
                 dirty: resume.end,
                 stable: resume.end,
                 committed: resume.end,
-                marked: resume.marked,
+                largest_batch: 0,
                 flushing: false,
                 sync_due: false,
                 closed: false,
             }),
             offline: RefCell::new(None),
             idle_mark_planned: Cell::new(false),
-            flush_planned: Cell::new(false),
+            idle_sync_planned: Cell::new(false),
+            flush_at: Cell::new(None),
+            rounds: Cell::new(0),
         })
     }
 
@@ -179,7 +194,7 @@ impl<I: Io> Appender<I> {
     }
 
     /// The segment whose file is written now.
-    pub fn open_base(&self) -> crate::units::Offset {
+    pub fn open_base(&self) -> Offset {
         self.state.borrow().open.base
     }
 
@@ -194,18 +209,11 @@ impl<I: Io> Appender<I> {
         let state = &mut *state;
         assert!(!state.closed, "a closed log takes no batch");
         assert!(end.offset > state.dirty.offset, "offsets rise");
-        let rolled = state.dirty.segment != segment.base;
-        if rolled {
-            state.seal_filling();
-            state.head.clear();
-            state.head_start = BytePos::ZERO;
-            state.dirty = LogPosition {
-                segment: segment.base,
-                pos: BytePos::ZERO,
-                offset: segment.base,
-            };
+        if state.newest.base != segment.base {
+            state.go_to(segment);
         }
         let mut left: usize = parts.iter().map(|p| p.len()).sum();
+        state.largest_batch = state.largest_batch.max(left);
         assert_eq!(
             state.dirty.pos.0 + left as u64,
             end.pos.0,
@@ -217,7 +225,6 @@ impl<I: Io> Appender<I> {
                 let n = part.len().min(filling.buf.len() - filling.used);
                 filling.buf.as_mut()[filling.used..filling.used + n].copy_from_slice(&part[..n]);
                 filling.used += n;
-                filling.fresh = true;
                 part = &part[n..];
                 left -= n;
             }
@@ -226,21 +233,50 @@ impl<I: Io> Appender<I> {
         if let Some(filling) = &mut state.filling {
             filling.whole = end;
         }
+        self.flush_soon(state);
+    }
+
+    /// Ends the open segment, of which everything is committed, and begins `segment`
+    /// without a byte in it. Resolves once its file is there.
+    pub async fn begin_segment(self: &Rc<Self>, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+        {
+            let mut state = self.state.borrow_mut();
+            assert!(!state.closed, "a closed log begins no segment");
+            state.go_to(segment);
+            self.flush_soon(&mut state);
+        }
+        let (this, base) = (self.clone(), segment.base);
+        self.progress
+            .until(move || {
+                if this.open_base() >= base {
+                    return Some(Ok(()));
+                }
+                this.offline().map(Err)
+            })
+            .await
+    }
+
+    fn flush_soon(self: &Rc<Self>, state: &mut State<I>) {
         if !state.flushing && self.offline.borrow().is_none() {
             state.flushing = true;
             self.io.spawn(self.clone().flush_loop());
         }
     }
 
+    /// The topic's settings changed: what was only stable may have to be synced.
+    pub fn reconsider(self: &Rc<Self>) {
+        if self.must_sync() {
+            self.sync_soon();
+        }
+        self.progress.wake();
+    }
+
     /// Asks for a sync of what is only stable.
     pub fn sync_soon(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
-        if state.committed != state.dirty && !state.closed && self.offline.borrow().is_none() {
+        if state.committed != state.dirty && !state.closed {
             state.sync_due = true;
-            if !state.flushing {
-                state.flushing = true;
-                self.io.spawn(self.clone().flush_loop());
-            }
+            self.flush_soon(&mut state);
         }
     }
 
@@ -260,19 +296,20 @@ impl<I: Io> Appender<I> {
         };
         let result = async {
             self.cut_to_length(&open).await?;
-            self.write_mark(committed).await
+            self.marker.commit(self.mark_of(committed)).await
         }
         .await;
         result.inspect_err(|offline| self.latch(offline.clone()))?;
         Ok(committed)
     }
 
-    /// Resolves once no round is under way.
+    /// Resolves once no round is under way, nor a write of the mark.
     pub async fn idle(self: &Rc<Self>) {
         let this = self.clone();
         self.progress
             .until(move || (!this.state.borrow().flushing).then_some(()))
             .await;
+        self.marker.idle().await;
     }
 
     /// Latches the log: from now on it acknowledges nothing. The first reason stays.
@@ -285,19 +322,21 @@ impl<I: Io> Appender<I> {
         loop {
             let round = {
                 let mut state = self.state.borrow_mut();
-                let round = state.next_round();
-                if round.is_none() || self.offline.borrow().is_some() {
-                    state.flushing = false;
-                    break;
-                }
+                let round = match self.offline.borrow().is_some() {
+                    true => None,
+                    false => state.next_round(),
+                };
+                state.flushing = round.is_some();
                 round
             };
             let Some(round) = round else { break };
             if let Err(offline) = self.flush(round).await {
-                log::error!(
-                    "{}: {offline}; it takes no more records until the broker is restarted",
-                    self.dir.display()
-                );
+                if self.offline().is_none() {
+                    log::error!(
+                        "{}: {offline}; it takes no more records until the broker is restarted",
+                        self.dir.display()
+                    );
+                }
                 self.state.borrow_mut().flushing = false;
                 self.latch(offline);
                 return;
@@ -305,20 +344,31 @@ impl<I: Io> Appender<I> {
         }
         self.progress.wake();
         self.plan_idle_mark();
+        self.plan_idle_sync();
     }
 
     async fn flush(self: &Rc<Self>, round: Round<I>) -> Result<(), Offline> {
-        if let Some(whole) = round.whole {
-            let open = self.state.borrow().open.clone();
-            if open.base != round.segment.base {
-                self.roll(&open, &round.segment).await?;
+        self.rounds.set(self.rounds.get() + 1);
+        let open = self.state.borrow().open.clone();
+        if open.base != round.segment.base {
+            self.roll(&open, &round.segment).await?;
+        }
+        let file = self.file_of(&round.segment);
+        let bytes_end = round
+            .chunks
+            .last()
+            .map_or(BytePos::ZERO, |c| c.start.plus(c.buf.len() as u64));
+        if !round.chunks.is_empty() {
+            self.reserve(&round.segment, &file, bytes_end.0).await?;
+            let mark = self.mark_of(self.committed());
+            if !self.marker.covers(round.segment.base, bytes_end) {
+                // `flush.messages` was raised, or a batch came that is larger than any was.
+                self.marker.commit(mark).await?;
             }
-            let file = self.file_of(&round.segment);
-            let bytes_end = round
-                .chunks
-                .last()
-                .map_or(0, |c| c.start.0 + c.buf.len() as u64);
-            self.reserve(&round.segment, &file, bytes_end).await?;
+            assert!(
+                self.marker.covers(round.segment.base, bytes_end),
+                "no byte beyond the window of a synced mark"
+            );
             let path = &round.segment.path;
             let writes = join_all(
                 round
@@ -326,19 +376,26 @@ impl<I: Io> Appender<I> {
                     .iter()
                     .map(|chunk| self.write_whole(&file, path, chunk.buf.clone(), chunk.start.0)),
             );
-            let (written, marked) = join(writes, self.mark_round()).await;
+            let (written, marked) = join(writes, self.marker.note(mark)).await;
             written.into_iter().collect::<Result<(), Offline>>()?;
             marked?;
             for chunk in round.chunks {
                 self.tail_cache.add(&self.tail, chunk);
             }
+            let whole = round.whole;
             self.advance(|state| {
                 assert!(state.stable.offset <= whole.offset && whole.offset <= state.dirty.offset);
                 state.stable = whole;
-            });
+            })?;
         }
         if self.must_sync() {
-            self.sync(&round.segment).await?;
+            let sync = self.sync(&round.segment);
+            if self.marker.is_due(round.segment.base, bytes_end) {
+                let (synced, marked) = join(sync, self.marker.sync()).await;
+                synced.and(marked)?;
+            } else {
+                sync.await?;
+            }
         }
         Ok(())
     }
@@ -368,13 +425,18 @@ impl<I: Io> Appender<I> {
             assert!(state.committed.offset <= stable.offset);
             state.committed = stable;
             state.sync_due &= state.committed != state.dirty;
-        });
-        Ok(())
+        })
     }
 
-    fn advance(&self, change: impl FnOnce(&mut State<I>)) {
+    /// Moves the positions, unless the log went offline meanwhile: then nothing more is
+    /// acknowledged, whatever the disk says.
+    fn advance(&self, change: impl FnOnce(&mut State<I>)) -> Result<(), Offline> {
+        if let Some(offline) = self.offline() {
+            return Err(offline);
+        }
         change(&mut self.state.borrow_mut());
         self.progress.wake();
+        Ok(())
     }
 
     /// Writes a buffer whole, going on where the disk took less than it was given.
@@ -434,9 +496,17 @@ impl<I: Io> Appender<I> {
             .min(segment_bytes)
             .max(bytes_end)
             .next_multiple_of(BLOCK as u64);
-        match file.allocate(want).await {
+        let need = bytes_end.next_multiple_of(BLOCK as u64);
+        let (allocated, result) = match file.allocate(want).await {
+            // Too little room to reserve ahead may still be enough for what is there.
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull && need < want => {
+                (need, file.allocate(need).await)
+            }
+            result => (want, result),
+        };
+        match result {
             Ok(()) => {
-                self.state.borrow_mut().allocated = want;
+                self.state.borrow_mut().allocated = allocated;
                 Ok(())
             }
             // A file system without fallocate: the file grows by its writes instead.
@@ -470,10 +540,18 @@ impl<I: Io> Appender<I> {
             .await
             .map_err(|e| Offline::failed("sync", &self.dir, e))?;
         new.set_file(Rc::new(file));
-        let mut state = self.state.borrow_mut();
-        state.open = new.clone();
-        state.allocated = 0;
-        Ok(())
+        self.advance(|state| {
+            assert_eq!(
+                state.committed.offset, new.base,
+                "the old one is synced whole"
+            );
+            state.open = new.clone();
+            state.allocated = 0;
+            // The same offset, at its new place.
+            state.stable = new.start();
+            state.committed = new.start();
+            state.sync_due &= state.committed != state.dirty;
+        })
     }
 
     /// Takes the preallocated room behind the last batch away.
@@ -513,99 +591,118 @@ impl<I: Io> Appender<I> {
         segment.file().expect("the open segment has a file")
     }
 
-    /// The mark that goes with a round: what was committed before it.
-    async fn mark_round(&self) -> Result<(), Offline> {
-        let (committed, marked) = {
-            let state = self.state.borrow();
-            (state.committed, state.marked)
-        };
-        if committed == marked {
-            Ok(())
+    /// The mark that says how far the log is committed, with a window that what may be
+    /// unsynced by the next one never leaves.
+    fn mark_of(&self, committed: LogPosition) -> Mark {
+        let state = self.state.borrow();
+        let config = self.config.borrow();
+        let window = if config.acks_committed() && state.committed.offset >= state.stable.offset {
+            // Half of it until the mark is synced again, and then twice what one sync is of.
+            let batch = config.batch_bytes_max.max(state.largest_batch);
+            4 * (ROUND_BYTES_MAX + batch as u64 + BLOCK as u64)
         } else {
-            self.write_mark(committed).await
-        }
-    }
-
-    async fn write_mark(&self, committed: LogPosition) -> Result<(), Offline> {
-        let window = {
-            let state = self.state.borrow();
-            let config = self.config.borrow();
-            if config.acks_committed() && state.committed.offset >= state.stable.offset {
-                // Two rounds: this mark may be the only part of its round that is lost.
-                2 * ROUND_BYTES_MAX.max(config.batch_bytes_max as u64) + BLOCK as u64
-            } else {
-                mark::UNBOUNDED
-            }
+            mark::UNBOUNDED
         };
-        let mut block = self.io.alloc(BLOCK);
         Mark {
             segment: committed.segment,
             pos: committed.pos,
             offset: committed.offset,
             window,
         }
-        .encode(block.as_mut());
-        let path = self.dir.join(mark::FILE_NAME);
-        self.write_whole(&self.mark_file, &path, Rc::new(block), 0)
-            .await?;
-        let mut state = self.state.borrow_mut();
-        if state.marked.offset < committed.offset {
-            state.marked = committed;
-        }
-        Ok(())
     }
 
-    /// The mark of a log that has none. Without one recovery would take the first
-    /// round's torn tail for damage, so this one is synced before there is a round.
-    pub async fn first_mark(&self) -> Result<(), Offline> {
-        self.write_mark(self.committed()).await?;
-        let path = self.dir.join(mark::FILE_NAME);
-        self.mark_file
-            .fdatasync()
-            .await
-            .map_err(|e| Offline::failed("sync", path, e))
+    /// Marks a log that was just opened as committed to its end, which recovery has seen
+    /// to. Damage is no torn tail from here on.
+    pub async fn mark_opened(&self) -> Result<(), Offline> {
+        let mark = self.mark_of(self.committed());
+        if self.marker.synced() != Some(mark) {
+            self.marker.commit(mark).await?;
+        }
+        Ok(())
     }
 
     fn plan_idle_mark(self: &Rc<Self>) {
         if self.idle_mark_planned.replace(true) {
             return;
         }
-        let this = self.clone();
+        let (io, this) = (self.io.clone(), Rc::downgrade(self));
         self.io.spawn(async move {
-            let sleep = this.io.sleep(IDLE_MARK_AFTER);
-            sleep.await;
+            io.sleep(IDLE_MARK_AFTER).await;
+            let Some(this) = this.upgrade() else { return };
             this.idle_mark_planned.set(false);
-            let due = {
-                let state = this.state.borrow();
-                (!state.flushing && !state.closed && state.marked != state.committed)
-                    .then_some(state.committed)
-            };
-            if let Some(committed) = due
-                && this.offline().is_none()
-                && let Err(offline) = this.write_mark(committed).await
+            if let Some(mark) = this.idle_mark()
+                && this.marker.written() != Some(mark)
+                && let Err(offline) = this.marker.note(mark).await
             {
                 this.latch(offline);
             }
         });
     }
 
-    fn plan_sync(self: &Rc<Self>, age: Duration) {
-        if self.flush_planned.replace(true) {
+    fn plan_idle_sync(self: &Rc<Self>) {
+        if self.idle_sync_planned.replace(true) {
             return;
         }
-        let this = self.clone();
+        let (io, this) = (self.io.clone(), Rc::downgrade(self));
         self.io.spawn(async move {
-            let sleep = this.io.sleep(age);
+            let mut seen = None;
+            loop {
+                io.sleep(IDLE_SYNC_AFTER).await;
+                let Some(this) = this.upgrade() else { return };
+                let rounds = this.rounds.get();
+                let idle_since = seen.replace(rounds);
+                if this.offline().is_some() || this.state.borrow().closed {
+                    break;
+                }
+                let Some(mark) = this.idle_mark() else {
+                    continue;
+                };
+                if this.marker.synced() == Some(mark) {
+                    this.idle_sync_planned.set(false);
+                    break;
+                }
+                if idle_since == Some(rounds)
+                    && let Err(offline) = this.marker.commit(mark).await
+                {
+                    this.latch(offline);
+                }
+            }
+        });
+    }
+
+    /// The mark of a log on which nothing is under way.
+    fn idle_mark(&self) -> Option<Mark> {
+        let committed = {
+            let state = self.state.borrow();
+            let idle = !state.flushing && !state.closed;
+            (idle && self.offline.borrow().is_none()).then_some(state.committed)
+        }?;
+        Some(self.mark_of(committed))
+    }
+
+    /// Plans a sync for what is stable now, `age` from now, unless one is due before.
+    pub fn plan_sync(self: &Rc<Self>, age: Duration) {
+        let at = self.io.now().plus(age);
+        if self.flush_at.get().is_some_and(|planned| planned <= at) {
+            return;
+        }
+        self.flush_at.set(Some(at));
+        let (sleep, this) = (self.io.sleep(age), Rc::downgrade(self));
+        self.io.spawn(async move {
             sleep.await;
-            this.flush_planned.set(false);
-            this.sync_soon();
+            if let Some(this) = this.upgrade()
+                && this.flush_at.get() == Some(at)
+            {
+                this.flush_at.set(None);
+                this.sync_soon();
+            }
         });
     }
 
     /// Resolves once everything below `upto` is safe enough to be acknowledged.
     pub fn acknowledged(
         self: &Rc<Self>,
-        upto: crate::units::Offset,
+        upto: Offset,
     ) -> impl Future<Output = Result<(), Offline>> + 'static {
         let this = self.clone();
         self.progress.until(move || {
@@ -644,7 +741,7 @@ impl<I: Io> State<I> {
         // Each chunk of a round is twice the one before it: a lone small batch costs one
         // block, a burst of them few writes, and no more than half is ever unused.
         let grown = BLOCK << self.gathered.len().min(16);
-        self.filling.get_or_insert_with(|| {
+        let filling = self.filling.get_or_insert_with(|| {
             let want = (head.len() + left).max(grown).next_multiple_of(BLOCK);
             let mut buf = io.alloc(want.min(CHUNK_BYTES_MAX));
             buf.as_mut()[..head.len()].copy_from_slice(head);
@@ -654,14 +751,28 @@ impl<I: Io> State<I> {
                 buf,
                 used: head.len(),
                 whole,
-                fresh: false,
             }
-        })
+        });
+        assert_eq!(filling.segment.base, segment.base, "one segment a chunk");
+        filling
+    }
+
+    /// Bytes are taken for `segment` from here on: the successor of the newest one.
+    fn go_to(&mut self, segment: &Rc<Segment<I>>) {
+        assert_eq!(
+            segment.base, self.dirty.offset,
+            "a segment goes on where the last ended"
+        );
+        self.seal_filling();
+        self.head.clear();
+        self.head_start = BytePos::ZERO;
+        self.dirty = segment.start();
+        self.newest = segment.clone();
     }
 
     /// Hands the filling chunk over to the rounds, and keeps its last, partial block.
     fn seal_filling(&mut self) {
-        let Some(mut filling) = self.filling.take_if(|f| f.fresh) else {
+        let Some(mut filling) = self.filling.take() else {
             return;
         };
         let held_bytes = filling.buf.len();
@@ -671,49 +782,62 @@ impl<I: Io> State<I> {
         self.head
             .extend_from_slice(&filling.buf[block..filling.used]);
         self.head_start = filling.start.plus(block as u64);
-        let chunk = Rc::new(Chunk {
-            segment: filling.segment.base,
-            start: filling.start,
-            end: filling.start.plus(filling.used as u64),
-            buf: Rc::new(filling.buf),
-            held_bytes,
-        });
+        let end = filling.start.plus(filling.used as u64);
+        let base = filling.segment.base;
         self.gathered.push_back(Gathered {
             segment: filling.segment,
-            chunk,
+            chunk: Chunk::new(base, filling.start, end, filling.buf, held_bytes),
             whole: filling.whole,
         });
     }
 
-    /// What to write next, or None where all is written and no sync is due.
+    /// What to write next, or None where all is written, no sync is due and no segment is
+    /// to be begun.
     fn next_round(&mut self) -> Option<Round<I>> {
-        self.seal_filling();
+        // The filling chunk goes along only where all before it do. Left behind half full
+        // it would be followed, in one round, by a chunk that begins inside of it.
+        let waiting: usize = self.gathered.iter().map(|g| g.chunk.buf.len()).sum();
+        let one_segment = self
+            .gathered
+            .iter()
+            .all(|g| g.segment.base == self.newest.base);
+        if (waiting as u64) < ROUND_BYTES_MAX && one_segment {
+            self.seal_filling();
+        }
         let Some(first) = self.gathered.front() else {
-            let due = self.sync_due && self.committed != self.stable;
-            return due.then(|| Round {
-                segment: self.open.clone(),
+            let sync = self.sync_due && self.committed != self.stable;
+            let begin = self.newest.base != self.open.base;
+            return (sync || begin).then(|| Round {
+                segment: self.newest.clone(),
                 chunks: Vec::new(),
-                whole: None,
+                whole: self.stable,
             });
         };
-        let segment = first.segment.clone();
-        let (mut chunks, mut whole, mut bytes) = (Vec::new(), self.stable, 0);
+        let mut round = Round {
+            segment: first.segment.clone(),
+            chunks: Vec::new(),
+            whole: self.stable,
+        };
+        let mut bytes = 0;
         while let Some(next) = self.gathered.front() {
-            let fits = bytes == 0 || bytes + next.chunk.buf.len() as u64 <= ROUND_BYTES_MAX;
-            if next.segment.base != segment.base || !fits {
+            // One chunk at least; they are all smaller than a round.
+            let fits =
+                bytes + next.chunk.buf.len() as u64 <= ROUND_BYTES_MAX + CHUNK_BYTES_MAX as u64;
+            if next.segment.base != round.segment.base || !fits {
                 break;
             }
             let Some(next) = self.gathered.pop_front() else {
                 break;
             };
-            bytes += next.chunk.buf.len() as u64;
-            whole = next.whole;
-            chunks.push(next.chunk);
+            let (start, len) = (next.chunk.start, next.chunk.buf.len() as u64);
+            if let Some(last) = round.chunks.last() {
+                let end = last.start.plus(last.buf.len() as u64);
+                assert!(end <= start, "a round writes no block twice");
+            }
+            bytes += len;
+            round.whole = next.whole;
+            round.chunks.push(next.chunk);
         }
-        Some(Round {
-            segment,
-            chunks,
-            whole: Some(whole),
-        })
+        Some(round)
     }
 }

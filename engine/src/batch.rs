@@ -162,6 +162,28 @@ impl BatchHeader {
         self.partition_leader_epoch.set(leader_epoch.0);
     }
 
+    /// [`stamp_log_append_time`] on a header that was copied out; `records` are the bytes
+    /// behind it.
+    pub fn stamp_log_append_time(&mut self, now: TimestampMs, records: &[u8]) {
+        self.attributes.set(self.attributes.get() | LOG_APPEND_TIME);
+        self.max_timestamp.set(now.0);
+        self.seal(records);
+    }
+
+    /// [`stamp_max_timestamp`] on a header that was copied out; `records` are the bytes
+    /// behind it.
+    pub fn stamp_max_timestamp(&mut self, max: TimestampMs, records: &[u8]) {
+        if self.max_timestamp.get() != max.0 {
+            self.max_timestamp.set(max.0);
+            self.seal(records);
+        }
+    }
+
+    fn seal(&mut self, records: &[u8]) {
+        let crc = crc::castagnoli_of(&[&self.as_bytes()[CRC_FROM..], records]);
+        self.crc.set(crc);
+    }
+
     #[must_use]
     pub fn base_offset(&self) -> Offset {
         Offset(self.base_offset.get())

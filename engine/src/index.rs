@@ -189,6 +189,16 @@ impl OffsetIndex {
         self.entries.truncate(keep);
     }
 
+    /// Adds the entries of another index of this segment, at `offset` and behind it.
+    pub fn extend_from(&mut self, other: &OffsetIndex, offset: Offset) {
+        let from = other
+            .entries
+            .partition_point(|e| other.offset_of(e) < offset);
+        for entry in &other.entries[from..] {
+            self.append(other.offset_of(entry), entry.position());
+        }
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -280,12 +290,35 @@ impl TimeIndex {
     /// batch with this offset or behind it.
     #[must_use]
     pub fn lookup(&self, target: TimestampMs) -> Offset {
+        self.floor(target).map_or(self.base, |(_, offset)| offset)
+    }
+
+    /// The last entry not above `target`.
+    #[must_use]
+    pub fn floor(&self, target: TimestampMs) -> Option<(TimestampMs, Offset)> {
         let above = self
             .entries
             .partition_point(|e| e.timestamp.get() <= target.0);
-        match self.entries[..above].last() {
-            Some(entry) => self.offset_of(entry),
-            None => self.base,
+        let entry = self.entries[..above].last()?;
+        Some((TimestampMs(entry.timestamp.get()), self.offset_of(entry)))
+    }
+
+    /// The last entry whose batch lies below `offset`, and so the largest timestamp up to
+    /// there.
+    #[must_use]
+    pub fn last_below(&self, offset: Offset) -> Option<(TimestampMs, Offset)> {
+        let above = self.entries.partition_point(|e| self.offset_of(e) < offset);
+        let entry = self.entries[..above].last()?;
+        Some((TimestampMs(entry.timestamp.get()), self.offset_of(entry)))
+    }
+
+    /// Adds the entries of another index of this segment, at `offset` and behind it.
+    pub fn extend_from(&mut self, other: &TimeIndex, offset: Offset) {
+        let from = other
+            .entries
+            .partition_point(|e| other.offset_of(e) < offset);
+        for entry in &other.entries[from..] {
+            self.maybe_append(TimestampMs(entry.timestamp.get()), other.offset_of(entry));
         }
     }
 

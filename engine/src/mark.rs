@@ -8,13 +8,11 @@
 //! Recovery needs it to tell bit rot from a torn write. Bad bytes below the mark were
 //! synced once, so they are damage, whatever stands behind them. Bad bytes above it
 //! are the torn tail of a crash as long as everything behind them lies within the
-//! window, because a disk may keep any sectors of a round that was never synced.
+//! window, because a disk may keep any sectors of what was never synced.
 //!
-//! Every round of group commit writes the mark of the round before it beside its own
-//! data, without a sync of its own: it costs no latency, and the sync of the data
-//! makes it durable too. A log that falls idle writes its mark once more. A mark that
-//! is older than the truth only widens what counts as torn; it never claims more
-//! than was synced.
+//! A mark never claims more than was synced; one that is older than the truth only
+//! widens what counts as torn, up to its window. marker.rs says when it is written, and
+//! sees to it that no byte is ever written beyond the window of a mark that is synced.
 //!
 //! The file `committed` is one block, of which the first sector is used (a sector is
 //! written whole or not at all):
@@ -66,7 +64,7 @@ impl Mark {
     }
 
     /// None where there is no valid mark: the file is a hint that may be missing, so a
-    /// bad one is the same as none.
+    /// bad one is the same as none. Without one recovery cuts nothing at all.
     pub fn decode(bytes: &[u8]) -> Option<Mark> {
         let bytes: &[u8; BYTES] = bytes.get(..BYTES)?.try_into().ok()?;
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());

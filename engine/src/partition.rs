@@ -17,14 +17,14 @@
 //!   offline: nothing is acknowledged from then on.
 
 use crate::appender::{Appender, Resume};
-use crate::batch::{BatchError, BatchHeader, HEADER_LEN, check_from_client, stamp_log_append_time};
+use crate::batch::{BatchError, BatchHeader, check_from_client};
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
-use crate::error::{Offline, ReadError};
+use crate::error::Offline;
 use crate::io::Io;
 use crate::producer::{Check, ProducerState, SequenceError};
 use crate::reader::Hints;
-use crate::recovery::{self, EPOCHS_FILE_NAME, LOG_START_FILE_NAME};
+use crate::recovery::{self, EPOCHS_FILE_NAME};
 use crate::segment::{LogPosition, Segment, file_name};
 use crate::tail::{Tail, TailCache};
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
@@ -49,8 +49,10 @@ pub struct Partition<I: Io> {
     /// Never falls, even where the topic's `flush.messages` changes meanwhile.
     high_watermark: Cell<LogPosition>,
     closing: Cell<bool>,
-    /// One retention or DeleteRecords at a time.
-    trimming: Cell<bool>,
+    /// What closing it came to.
+    closed: RefCell<Option<Result<(), Offline>>>,
+    /// One retention or DeleteRecords at a time (retention.rs).
+    pub(crate) upkeep: Cell<bool>,
 }
 
 struct Log<I: Io> {
@@ -140,10 +142,11 @@ impl<I: Io> Partition<I> {
         tail_cache: Rc<TailCache<I>>,
     ) -> Result<Rc<Partition<I>>, Offline> {
         let mut opened = recovery::open(&io, &dir, &config, options.clean).await?;
-        if opened
-            .epochs
-            .assign(options.leader_epoch, opened.end.offset)
-        {
+        // A folder that was taken over may know later epochs than our coordinator does. Epochs
+        // never fall along a log: followers and consumers cut by them.
+        let latest = opened.epochs.latest().map(|e| e.epoch);
+        let leader_epoch = latest.map_or(options.leader_epoch, |e| e.max(options.leader_epoch));
+        if opened.epochs.assign(leader_epoch, opened.end.offset) {
             write_epochs(&io, &dir, &opened.epochs).await?;
         }
         let config = Rc::new(RefCell::new(config));
@@ -155,7 +158,8 @@ impl<I: Io> Partition<I> {
             end: opened.end,
             head: opened.head,
             file_len: opened.file_len,
-            marked: opened.marked.unwrap_or(opened.end),
+            mark_file: opened.mark_file,
+            marked: opened.marked,
         };
         let appender = Appender::new(
             io.clone(),
@@ -163,12 +167,9 @@ impl<I: Io> Partition<I> {
             config.clone(),
             tail.clone(),
             tail_cache,
-            opened.mark_file,
             resume,
         );
-        if opened.marked.is_none() {
-            appender.first_mark().await?;
-        }
+        appender.mark_opened().await?;
         Ok(Rc::new(Partition {
             io,
             dir,
@@ -182,10 +183,11 @@ impl<I: Io> Partition<I> {
                 epochs: opened.epochs,
             }),
             log_start: Cell::new(opened.log_start),
-            leader_epoch: Cell::new(options.leader_epoch),
+            leader_epoch: Cell::new(leader_epoch),
             high_watermark: Cell::new(opened.end),
             closing: Cell::new(false),
-            trimming: Cell::new(false),
+            closed: RefCell::default(),
+            upkeep: Cell::new(false),
         }))
     }
 
@@ -199,28 +201,28 @@ impl<I: Io> Partition<I> {
             let config = self.config.borrow();
             check_from_client(bytes, config.batch_bytes_max).map_err(AppendError::Batch)?
         };
-        let header = batch.header();
+        let mut header = *batch.header();
+        let records = batch.records_bytes();
         if header.is_transactional() {
             return Err(AppendError::Transactional);
         }
         let now = self.io.wall();
-        if let Some(duplicate) = self.check_producer(header)? {
+        if let Some(duplicate) = self.check_producer(&header)? {
             return Ok(duplicate);
         }
         let config = self.config.borrow();
         let mut log_append_time = TimestampMs::NONE;
-        let stamped;
-        let bytes = if config.log_append_time {
+        if config.log_append_time {
             log_append_time = now;
-            let mut copy = bytes.to_vec();
-            stamp_log_append_time(&mut copy, now);
-            stamped = copy;
-            &stamped[..]
+            header.stamp_log_append_time(now, records);
         } else {
-            check_timestamps(header, &config, now)?;
-            bytes
-        };
-        let appended = self.append_stamped(bytes, &config, now);
+            // Lookups skip batches by it, and it is only the producer's word.
+            if let Some(max) = batch.max_timestamp_of_records() {
+                header.stamp_max_timestamp(max, records);
+            }
+            check_timestamps(&header, &config, now)?;
+        }
+        let appended = self.append_stamped(header, records, &config, now);
         Ok(Appended {
             log_append_time,
             ..appended
@@ -262,20 +264,22 @@ impl<I: Io> Partition<I> {
         })
     }
 
-    fn append_stamped(&self, bytes: &[u8], config: &LogConfig, now: TimestampMs) -> Appended {
+    fn append_stamped(
+        &self,
+        mut header: BatchHeader,
+        records: &[u8],
+        config: &LogConfig,
+        now: TimestampMs,
+    ) -> Appended {
         let base_offset = self.appender.dirty().offset;
-        let mut header = *BatchHeader::parse(bytes).expect("a checked batch");
         header.stamp(base_offset, self.leader_epoch.get());
         let header = &header;
         let mut log = self.log.borrow_mut();
         let segment = log.segment_for(&self.dir, header, config, now);
         segment.extend(header, config.index_interval_bytes, now);
         log.producers.apply(header);
-        self.appender.append(
-            &segment,
-            [header.as_bytes(), &bytes[HEADER_LEN..]],
-            segment.end(),
-        );
+        self.appender
+            .append(&segment, [header.as_bytes(), records], segment.end());
         Appended {
             base_offset,
             next_offset: header.next_offset(),
@@ -317,7 +321,8 @@ impl<I: Io> Partition<I> {
     /// The high watermark's place.
     pub(crate) fn visible_end(&self) -> LogPosition {
         let end = self.appender.acknowledged_end();
-        if end.offset > self.high_watermark.get().offset {
+        // The same offset may have come to stand in a new segment.
+        if end.offset >= self.high_watermark.get().offset {
             self.high_watermark.set(end);
         }
         self.high_watermark.get()
@@ -342,10 +347,7 @@ impl<I: Io> Partition<I> {
     pub fn configure(&self, config: LogConfig) {
         *self.config.borrow_mut() = config;
         // Who waited for a sync may now wait for less, or for one that is not planned.
-        if self.config.borrow().acks_committed() {
-            self.appender.sync_soon();
-        }
-        self.appender.progress.wake();
+        self.appender.reconsider();
     }
 
     pub fn offline(&self) -> Option<Offline> {
@@ -361,7 +363,11 @@ impl<I: Io> Partition<I> {
 
     /// Latches what a reader found out, and passes it on.
     pub(crate) fn noted(&self, offline: Offline) -> Offline {
-        if !offline.is_closed() {
+        if self.closing.get() {
+            // Its files may be on their way out, so what went wrong says nothing.
+            return Offline::closed();
+        }
+        if !offline.is_closed() && self.appender.offline().is_none() {
             log::error!(
                 "{}: {offline}; the partition is offline",
                 self.dir.display()
@@ -384,6 +390,10 @@ impl<I: Io> Partition<I> {
             .sum()
     }
 
+    pub(crate) fn appender(&self) -> &Rc<Appender<I>> {
+        &self.appender
+    }
+
     pub(crate) fn all_segments(&self) -> Vec<Rc<Segment<I>>> {
         self.log.borrow().segments.values().cloned().collect()
     }
@@ -399,11 +409,23 @@ impl<I: Io> Partition<I> {
     }
 
     /// Writes, syncs and indexes everything, so that the next open needs no scan. From
-    /// the call on the partition answers that it is closed.
+    /// the call on the partition answers that it is closed. A second caller waits for the
+    /// first one's result.
     pub async fn close(&self) -> Result<(), Offline> {
         if self.closing.replace(true) {
-            return Ok(());
+            let progress = self.appender.progress.clone();
+            return progress.until(|| self.closed.borrow().clone()).await;
         }
+        let turn = self.turn().await;
+        let result = self.try_close().await;
+        drop(turn);
+        self.tail.clear();
+        *self.closed.borrow_mut() = Some(result.clone());
+        self.appender.progress.wake();
+        result
+    }
+
+    async fn try_close(&self) -> Result<(), Offline> {
         let end = self.appender.close().await?;
         let active = self.segment_of(end.offset).expect("a log has a segment");
         active.seal();
@@ -413,144 +435,55 @@ impl<I: Io> Partition<I> {
         self.io
             .replace_file(&path, snapshot)
             .await
-            .map_err(|e| Offline::failed("write", path, e))?;
-        self.tail.clear();
-        Ok(())
+            .map_err(|e| Offline::failed("write", path, e))
     }
 
-    /// Stops without writing anything: the folder is about to be removed.
+    /// Stops without writing anything: the folder is about to be removed. Once it
+    /// resolves nothing of this partition touches the folder any more.
     pub async fn abandon(&self) {
         self.closing.set(true);
         self.appender.latch(Offline::closed());
+        let _turn = self.turn().await;
         self.appender.idle().await;
         self.tail.clear();
+        self.closed
+            .borrow_mut()
+            .get_or_insert_with(|| Err(Offline::closed()));
+        self.appender.progress.wake();
     }
 
-    /// Forgets records below `before`, for every reader (DeleteRecords). Returns the log
-    /// start offset, which a crash will not take back.
-    pub async fn delete_records(&self, before: Offset) -> Result<Offset, ReadError> {
-        self.check_online()?;
-        let offsets = self.offsets();
-        if before < Offset::ZERO || before > offsets.high_watermark {
-            return Err(ReadError::OutOfRange {
-                asked: before,
-                log_start: offsets.log_start,
-                end: offsets.high_watermark,
-            });
-        }
-        if before > offsets.log_start {
-            // The file first: once a reader was told that records are gone, they are.
-            let path = self.dir.join(LOG_START_FILE_NAME);
-            let text = format!("{before}\n").into_bytes();
-            self.io
-                .replace_file(&path, text)
-                .await
-                .map_err(|e| self.noted(Offline::failed("write", path, e)))?;
-            self.log_start.set(self.log_start.get().max(before));
-            self.log.borrow_mut().epochs.truncate_from_start(before);
-        }
-        self.drop_segments_below(self.log_start.get()).await?;
-        Ok(self.log_start.get())
-    }
+    // -- for retention.rs
 
-    /// Applies retention by time and size, forgets expired producers, lets go of idle
-    /// files. To be called now and then.
-    pub async fn housekeep(&self) -> Result<(), Offline> {
-        self.check_online()?;
-        let now = self.io.wall();
-        let config = self.config.borrow().clone();
-        let expiration_ms =
-            i64::try_from(config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
+    pub(crate) fn expire_producers(&self, now: TimestampMs, expiration_ms: i64) {
         self.log.borrow_mut().producers.expire(now, expiration_ms);
-        let keep_from = self.retained_from(&config, now);
-        if keep_from > self.log_start.get() {
-            self.log_start.set(keep_from);
-        }
-        self.drop_segments_below(self.log_start.get()).await?;
-        for segment in self.all_segments() {
-            segment.release_idle();
-        }
-        Ok(())
     }
 
-    /// The first offset that retention keeps. Only sealed segments go, and only below
-    /// the high watermark.
-    fn retained_from(&self, config: &LogConfig, now: TimestampMs) -> Offset {
-        let mut size = self.size_bytes();
-        let visible = self.visible_end().offset;
-        let mut keep_from = self.log_start.get();
-        let log = self.log.borrow();
-        let mut segments = log.segments.values().peekable();
-        while let Some(segment) = segments.next() {
-            let Some(next) = segments.peek() else { break };
-            if next.base > visible {
-                break;
-            }
-            let largest = segment.largest_timestamp().0;
-            let too_old = config.retention_age_max.is_some_and(|age| {
-                now.0.saturating_sub(largest.0) > i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
-            });
-            let too_much = config
-                .retention_bytes_max
-                .is_some_and(|max| size - segment.size_bytes() >= max);
-            if !too_old && !too_much {
-                break;
-            }
-            size -= segment.size_bytes();
-            keep_from = keep_from.max(next.base);
-        }
-        keep_from
+    pub(crate) fn epochs(&self) -> LeaderEpochs {
+        self.log.borrow().epochs.clone()
     }
 
-    /// Removes sealed segments that end at or below `start`, oldest first, so that a
-    /// crash leaves no gap.
-    async fn drop_segments_below(&self, start: Offset) -> Result<(), Offline> {
-        if self.trimming.replace(true) {
-            return Ok(());
-        }
-        let result = self.drop_segments(start).await;
-        self.trimming.set(false);
-        result.map_err(|offline| self.noted(offline))
+    pub(crate) fn set_log_start(&self, to: Offset) {
+        self.log_start.set(self.log_start.get().max(to));
+        self.log.borrow_mut().epochs.truncate_from_start(to);
     }
 
-    async fn drop_segments(&self, start: Offset) -> Result<(), Offline> {
-        let mut removed = false;
-        loop {
-            let oldest = {
-                let log = self.log.borrow();
-                let mut segments = log.segments.values();
-                let oldest = segments.next().cloned();
-                let next = segments.next().map(|s| s.base);
-                // A successor whose file is not yet made leaves this one as the open one.
-                oldest.filter(|s| {
-                    next.is_some_and(|n| n <= start) && s.base != self.appender.open_base()
-                })
-            };
-            let Some(oldest) = oldest else { break };
-            for extension in ["log", "index", "timeindex", "snapshot"] {
-                let path = self.dir.join(file_name(oldest.base, extension));
-                match self.io.remove_file(&path).await {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(Offline::failed("remove", path, e)),
-                }
-            }
-            self.log.borrow_mut().segments.remove(&oldest.base);
-            removed = true;
-        }
-        if removed {
-            self.io
-                .sync_dir(&self.dir)
-                .await
-                .map_err(|e| Offline::failed("sync", &self.dir, e))?;
-            let epochs = {
-                let mut log = self.log.borrow_mut();
-                log.epochs.truncate_from_start(self.log_start.get());
-                log.epochs.clone()
-            };
-            write_epochs(&self.io, &self.dir, &epochs).await?;
-        }
-        Ok(())
+    /// Seals the active segment and puts an empty one behind it.
+    pub(crate) fn begin_segment(&self) -> Rc<Segment<I>> {
+        let end = self.appender.dirty().offset;
+        self.log.borrow_mut().roll(&self.dir, end)
+    }
+
+    /// Takes out the oldest segment if it ends at or below the log start.
+    pub(crate) fn take_oldest_below_log_start(&self) -> Option<Offset> {
+        let mut log = self.log.borrow_mut();
+        let mut bases = log.segments.keys();
+        let (oldest, next) = (*bases.next()?, *bases.next()?);
+        // A successor whose file is not yet made leaves this one as the open one.
+        let done = next <= self.log_start.get() && oldest != self.appender.open_base();
+        done.then(|| {
+            log.segments.remove(&oldest);
+            oldest
+        })
     }
 }
 
@@ -572,15 +505,25 @@ impl<I: Io> Log<I> {
         if !active.must_roll_before(header, config, now) {
             return active;
         }
-        active.seal();
-        let next = Segment::active(dir, header.base_offset());
+        self.roll(dir, header.base_offset())
+    }
+
+    fn roll(&mut self, dir: &Path, base: Offset) -> Rc<Segment<I>> {
+        if let Some(active) = self.segments.values().next_back() {
+            active.seal();
+        }
+        let next = Segment::active(dir, base);
         *next.birth_snapshot.borrow_mut() = Some(self.producers.encode_snapshot());
-        self.segments.insert(next.base, next.clone());
+        self.segments.insert(base, next.clone());
         next
     }
 }
 
-async fn write_epochs<I: Io>(io: &I, dir: &Path, epochs: &LeaderEpochs) -> Result<(), Offline> {
+pub(crate) async fn write_epochs<I: Io>(
+    io: &I,
+    dir: &Path,
+    epochs: &LeaderEpochs,
+) -> Result<(), Offline> {
     let path = dir.join(EPOCHS_FILE_NAME);
     io.replace_file(&path, epochs.encode().into_bytes())
         .await

@@ -7,110 +7,31 @@
 //!   [start, end)  =  Range::File, then Range::Memory where the tail has it
 //! ```
 //!
-//! A slice is whole batches, the first of which holds the offset asked for. It goes on
-//! into the next segment only where it reached the end of the one before, so no record
-//! is ever skipped. Ranges, not bytes: who sends them decides how (a copy today, a
-//! sendfile later).
+//! A slice is whole batches, the first of which holds the offset asked for, or is the
+//! first behind it where compaction has left a gap. It goes on into the next segment only
+//! where it reached the end of the one before, so no record is ever skipped.
+//!
+//! Index files have no checksum. So an entry is believed once the batch at its position
+//! was looked at: its last offset must be the entry's. Else the index is made anew from
+//! the log, and what does not fit even then is damage of the log.
 
-use crate::batch::{Batch, BatchHeader, HEADER_LEN};
-use crate::codec::CodecError;
+use crate::batch::{BatchError, BatchHeader, HEADER_LEN};
 use crate::error::{Offline, ReadError};
+use crate::index::SegmentBounds;
+use crate::index_files;
 use crate::io::{File, Io, Open};
 use crate::partition::Partition;
-use crate::recovery::{read_index_files, rebuild_indexes};
 use crate::segment::{Indexes, LogPosition, Segment};
-use crate::tail::Chunk;
-use crate::units::{BytePos, LeaderEpoch, Offset, TimestampMs};
-use bytes::Bytes;
+use crate::slice::{Range, Slice};
+use crate::units::{BytePos, Offset};
 use std::cell::RefCell;
 use std::rc::Rc;
+
+pub use crate::lookup::RecordTime;
 
 /// Bytes fetched to walk headers where the index leaves a gap: an index interval and
 /// the first header behind it.
 const WALK_BYTES: usize = 16 << 10;
-
-/// A batch is unpacked to find a record by its time; what it may become is bounded.
-const UNPACKED_BYTES_MAX: usize = 128 << 20;
-
-/// Whole batches, as ranges of memory and files.
-pub struct Slice<I: Io> {
-    pub ranges: Vec<Range<I>>,
-    pub bytes: usize,
-}
-
-impl<I: Io> Default for Slice<I> {
-    fn default() -> Self {
-        Slice {
-            ranges: Vec::new(),
-            bytes: 0,
-        }
-    }
-}
-
-pub enum Range<I: Io> {
-    /// A part of a chunk that the appender wrote.
-    Memory {
-        chunk: Rc<Chunk<I>>,
-        from: BytePos,
-        to: BytePos,
-    },
-    /// A part of a segment's file.
-    File {
-        segment: Rc<Segment<I>>,
-        file: Rc<I::File>,
-        from: BytePos,
-        to: BytePos,
-    },
-}
-
-impl<I: Io> Slice<I> {
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    /// The bytes themselves, copied out of this shard's buffers: what may cross to
-    /// another shard.
-    pub async fn load(&self) -> Result<Vec<Bytes>, Offline> {
-        let mut parts = Vec::with_capacity(self.ranges.len());
-        for range in &self.ranges {
-            parts.push(match range {
-                Range::Memory { chunk, from, to } => {
-                    Bytes::copy_from_slice(chunk.slice(*from, *to))
-                }
-                Range::File {
-                    segment,
-                    file,
-                    from,
-                    to,
-                } => {
-                    let n = (to.0 - from.0) as usize;
-                    let read = file
-                        .read_at(from.0, n)
-                        .await
-                        .map_err(|e| Offline::failed("read", &segment.path, e))?;
-                    if read.len() < n {
-                        let at = from.plus(read.len() as u64);
-                        return Err(Offline::corrupt(
-                            &segment.path,
-                            at,
-                            "the file ends inside of committed records",
-                        ));
-                    }
-                    Bytes::copy_from_slice(&read)
-                }
-            });
-        }
-        Ok(parts)
-    }
-}
-
-/// A record found by its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordTime {
-    pub timestamp: TimestampMs,
-    pub offset: Offset,
-    pub leader_epoch: LeaderEpoch,
-}
 
 impl<I: Io> Partition<I> {
     /// Whole batches from the one that holds `from`, up to the high watermark and to
@@ -123,6 +44,16 @@ impl<I: Io> Partition<I> {
         at_least_one: bool,
     ) -> Result<Slice<I>, ReadError> {
         self.check_online()?;
+        self.check_range(from)?;
+        let result = self.slice(from, bytes_max, at_least_one).await;
+        result.map_err(|offline| match self.check_range(from) {
+            // Retention was quicker than this reader, and took the files.
+            Err(out_of_range) => out_of_range,
+            Ok(()) => ReadError::Offline(self.noted(offline)),
+        })
+    }
+
+    fn check_range(&self, from: Offset) -> Result<(), ReadError> {
         let offsets = self.offsets();
         if from < offsets.log_start || from > offsets.log_end {
             return Err(ReadError::OutOfRange {
@@ -131,8 +62,7 @@ impl<I: Io> Partition<I> {
                 end: offsets.log_end,
             });
         }
-        let result = self.slice(from, bytes_max, at_least_one).await;
-        result.map_err(|offline| ReadError::Offline(self.noted(offline)))
+        Ok(())
     }
 
     async fn slice(
@@ -142,27 +72,30 @@ impl<I: Io> Partition<I> {
         at_least_one: bool,
     ) -> Result<Slice<I>, Offline> {
         let visible = self.visible_end();
-        let mut slice = Slice::default();
+        let mut slice = Slice::of(self.appender().clone());
         let mut from = from;
         while from < visible.offset {
             let Some(segment) = self.segment_of(from) else {
                 break;
             };
-            let limit = if segment.base == visible.segment {
-                visible.pos
-            } else {
-                segment.end().pos
-            };
-            let start = self.locate(&segment, from, limit).await?;
-            let left = bytes_max.saturating_sub(slice.bytes);
-            let first = slice.is_empty() && at_least_one;
-            let end = self.cut(&segment, start, limit, left, first).await?;
-            if end > start {
-                slice.bytes += (end.0 - start.0) as usize;
-                self.push_ranges(&mut slice.ranges, &segment, start, end)
+            let limit = self.limit(&segment, visible);
+            if let Some(start) = self.locate(&segment, from, limit).await? {
+                let left = bytes_max.saturating_sub(slice.bytes);
+                let first = slice.is_empty() && at_least_one;
+                let last = limit_offset(&segment, visible);
+                let (end, next) = self
+                    .cut(&segment, start, (limit, last), left, first)
                     .await?;
+                if end > start {
+                    let ranges = self.ranges(&segment, start, end).await?;
+                    let bytes = (end.0 - start.0) as usize;
+                    slice.push(&segment, start, bytes, ranges, next);
+                }
+                if end < limit {
+                    break;
+                }
             }
-            if end < limit || segment.base == visible.segment {
+            if segment.base == visible.segment {
                 break;
             }
             from = segment.end().offset;
@@ -170,78 +103,148 @@ impl<I: Io> Partition<I> {
         Ok(slice)
     }
 
-    /// Where the batch that holds `offset` begins.
-    async fn locate(
+    /// Where a segment's visible bytes end.
+    pub(crate) fn limit(&self, segment: &Segment<I>, visible: LogPosition) -> BytePos {
+        if segment.base == visible.segment {
+            visible.pos
+        } else {
+            segment.end().pos
+        }
+    }
+
+    /// Where the batch begins that holds `offset`, or the first one behind it. None where
+    /// the segment has neither below `limit`.
+    pub(crate) async fn locate(
         &self,
         segment: &Rc<Segment<I>>,
         offset: Offset,
         limit: BytePos,
-    ) -> Result<BytePos, Offline> {
-        if offset == segment.base {
-            return Ok(BytePos::ZERO);
+    ) -> Result<Option<BytePos>, Offline> {
+        if offset <= segment.base {
+            return Ok((limit > BytePos::ZERO).then_some(BytePos::ZERO));
         }
         if let Some(hint) = self.hints.find(segment.base, offset) {
-            return Ok(hint);
+            return Ok((hint < limit).then_some(hint));
         }
-        let indexes = self.indexes(segment).await?;
-        let mut pos = indexes.borrow().offsets.lookup(offset).1;
         let mut headers = Headers::new(self, segment, limit);
+        let mut pos = self
+            .index_floor(segment, offset, limit, &mut headers)
+            .await?;
+        let mut next = segment.base;
         while pos < limit {
             let header = headers.at(pos).await?;
-            if header.last_offset() >= offset {
-                return Ok(pos);
+            if header.base_offset() < next {
+                let what = format!(
+                    "offset {} stands where {next} or more belongs",
+                    header.base_offset()
+                );
+                return Err(Offline::corrupt(&segment.path, pos, what));
             }
+            if header.last_offset() >= offset {
+                return Ok(Some(pos));
+            }
+            next = header.next_offset();
             pos = pos.plus(header.size_in_bytes() as u64);
         }
-        Err(Offline::corrupt(
-            &segment.path,
-            pos,
-            format!("offset {offset} was not found below byte {limit}"),
-        ))
+        Ok(None)
     }
 
-    /// Where to stop, so that whole batches fit.
+    /// A batch's position from which a walk meets `offset`, by the index.
+    async fn index_floor(
+        &self,
+        segment: &Rc<Segment<I>>,
+        offset: Offset,
+        limit: BytePos,
+        headers: &mut Headers<'_, I>,
+    ) -> Result<BytePos, Offline> {
+        let indexes = self.indexes(segment).await?;
+        let entry = indexes.borrow().offsets.lookup(offset);
+        if self.is_entry(entry, limit, headers).await? {
+            return Ok(entry.1);
+        }
+        self.make_indexes_anew(segment).await?;
+        let indexes = self.indexes(segment).await?;
+        let entry = indexes.borrow().offsets.lookup(offset);
+        Ok(entry.1)
+    }
+
+    /// Whether an index entry is what the log says. Beyond `limit` is what was appended
+    /// since, and indexed in this very memory.
+    async fn is_entry(
+        &self,
+        (offset, pos): (Offset, BytePos),
+        limit: BytePos,
+        headers: &mut Headers<'_, I>,
+    ) -> Result<bool, Offline> {
+        if pos == BytePos::ZERO || pos >= limit {
+            return Ok(true);
+        }
+        let header = headers.parse_at(pos).await?;
+        Ok(header.is_ok_and(|header| header.last_offset() == offset))
+    }
+
+    /// Where to stop, so that whole batches fit, and the offset there.
     async fn cut(
         &self,
         segment: &Rc<Segment<I>>,
         start: BytePos,
-        limit: BytePos,
+        limit: (BytePos, Offset),
         bytes_max: usize,
         at_least_one: bool,
-    ) -> Result<BytePos, Offline> {
-        let fits = start.plus(bytes_max as u64);
+    ) -> Result<(BytePos, Offset), Offline> {
+        let (limit, limit_offset) = limit;
+        let fits = BytePos(start.0.saturating_add(bytes_max as u64));
         if limit <= fits {
-            return Ok(limit);
+            return Ok((limit, limit_offset));
         }
         // An index entry is where a batch begins, so the last one that fits is a whole
-        // number of batches away; a finer cut would cost a read.
-        let indexes = self.indexes(segment).await?;
-        let entry = indexes.borrow().offsets.last_within(fits);
-        if let Some((offset, position)) = entry.filter(|e| e.1 > start) {
-            self.hints.note(segment.base, offset, position);
-            return Ok(position);
-        }
+        // number of batches away; a finer cut would cost a walk.
         let mut headers = Headers::new(self, segment, limit);
-        let mut end = start;
-        while end < limit {
-            let header = headers.at(end).await?;
-            let next = end.plus(header.size_in_bytes() as u64);
-            if next > fits && !(at_least_one && end == start) {
-                break;
-            }
-            self.hints.note(segment.base, header.next_offset(), next);
-            end = next;
+        let mut entry = self.last_entry_within(segment, fits).await?;
+        if let Some(found) = entry.filter(|e| e.1 > start)
+            && !self.is_entry(found, limit, &mut headers).await?
+        {
+            self.make_indexes_anew(segment).await?;
+            entry = self.last_entry_within(segment, fits).await?;
         }
-        Ok(end)
+        if let Some((_, position)) = entry.filter(|e| e.1 > start) {
+            let next = headers.at(position).await?.base_offset();
+            self.hints.note(segment.base, next, position);
+            return Ok((position, next));
+        }
+        let mut end = start;
+        loop {
+            if end >= limit {
+                return Ok((limit, limit_offset));
+            }
+            let header = headers.at(end).await?;
+            let behind = end.plus(header.size_in_bytes() as u64);
+            if behind > fits && !(at_least_one && end == start) {
+                self.hints.note(segment.base, header.base_offset(), end);
+                return Ok((end, header.base_offset()));
+            }
+            end = behind;
+        }
     }
 
-    async fn push_ranges(
+    async fn last_entry_within(
         &self,
-        ranges: &mut Vec<Range<I>>,
+        segment: &Rc<Segment<I>>,
+        fits: BytePos,
+    ) -> Result<Option<(Offset, BytePos)>, Offline> {
+        let indexes = self.indexes(segment).await?;
+        let entry = indexes.borrow().offsets.last_within(fits);
+        Ok(entry)
+    }
+
+    /// The bytes of a segment from `start` to `end`, where they are to be had.
+    pub(crate) async fn ranges(
+        &self,
         segment: &Rc<Segment<I>>,
         start: BytePos,
         end: BytePos,
-    ) -> Result<(), Offline> {
+    ) -> Result<Vec<Range<I>>, Offline> {
+        let mut ranges = Vec::new();
         let mut pos = start;
         while pos < end {
             if let Some(chunk) = self.tail.at(segment.base, pos) {
@@ -265,137 +268,59 @@ impl<I: Io> Partition<I> {
             });
             pos = to;
         }
-        Ok(())
-    }
-
-    /// The first record at or behind `target` in time that is visible (ListOffsets).
-    pub async fn offset_at_or_after(
-        &self,
-        target: TimestampMs,
-    ) -> Result<Option<RecordTime>, ReadError> {
-        self.check_online()?;
-        let result = self.find_time(target).await;
-        result.map_err(|e| match e {
-            ReadError::Offline(offline) => ReadError::Offline(self.noted(offline)),
-            other => other,
-        })
-    }
-
-    /// The visible record with the largest timestamp (ListOffsets, -3).
-    pub async fn latest_timestamp(&self) -> Result<Option<RecordTime>, ReadError> {
-        let largest = self
-            .all_segments()
-            .iter()
-            .map(|s| s.largest_timestamp().0)
-            .max();
-        match largest {
-            // The largest may be of a record that is not visible yet; then the largest
-            // visible one would need a scan, and the answer is that of a moment ago.
-            Some(largest) if largest.0 >= 0 => self.offset_at_or_after(largest).await,
-            _ => Ok(None),
-        }
-    }
-
-    async fn find_time(&self, target: TimestampMs) -> Result<Option<RecordTime>, ReadError> {
-        let visible = self.visible_end();
-        let log_start = self.offsets().log_start;
-        for segment in self.all_segments() {
-            if segment.base >= visible.offset {
-                break;
-            }
-            let ends_before_start = segment.is_sealed() && segment.end().offset <= log_start;
-            if segment.largest_timestamp().0 < target || ends_before_start {
-                continue;
-            }
-            if let Some(found) = self
-                .find_time_in(&segment, target, visible, log_start)
-                .await?
-            {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn find_time_in(
-        &self,
-        segment: &Rc<Segment<I>>,
-        target: TimestampMs,
-        visible: LogPosition,
-        log_start: Offset,
-    ) -> Result<Option<RecordTime>, ReadError> {
-        let limit = if segment.base == visible.segment {
-            visible.pos
-        } else {
-            segment.end().pos
-        };
-        let indexes = self.indexes(segment).await?;
-        let mut pos = {
-            let indexes = indexes.borrow();
-            let from = indexes
-                .times
-                .lookup(target)
-                .max(log_start)
-                .max(segment.base);
-            indexes.offsets.lookup(from).1
-        };
-        let mut headers = Headers::new(self, segment, limit);
-        while pos < limit {
-            let header = headers.at(pos).await?;
-            let next = pos.plus(header.size_in_bytes() as u64);
-            if header.max_timestamp() >= target && header.last_offset() >= log_start {
-                let bytes = self.bytes(segment, pos, next).await?;
-                let found = first_record_at(&bytes, target, log_start)
-                    .map_err(|why| why.at(header.base_offset()))?;
-                if found.is_some() {
-                    return Ok(found);
-                }
-            }
-            pos = next;
-        }
-        Ok(None)
-    }
-
-    /// The bytes of one range, in one piece.
-    async fn bytes(
-        &self,
-        segment: &Rc<Segment<I>>,
-        from: BytePos,
-        to: BytePos,
-    ) -> Result<Vec<u8>, Offline> {
-        let mut slice = Slice {
-            ranges: Vec::new(),
-            bytes: (to.0 - from.0) as usize,
-        };
-        self.push_ranges(&mut slice.ranges, segment, from, to)
-            .await?;
-        Ok(slice.load().await?.concat())
+        Ok(ranges)
     }
 
     /// A segment's indexes: in memory, from their files, or made anew.
-    async fn indexes(&self, segment: &Rc<Segment<I>>) -> Result<Rc<RefCell<Indexes>>, Offline> {
+    pub(crate) async fn indexes(
+        &self,
+        segment: &Rc<Segment<I>>,
+    ) -> Result<Rc<RefCell<Indexes>>, Offline> {
         if let Some(indexes) = segment.indexes() {
             return Ok(indexes);
         }
-        let len = segment.size_bytes();
-        let read =
-            match read_index_files(&self.io, &self.dir, segment.base, segment.end().offset, len)
-                .await
-            {
-                Some(read) => read,
-                None => {
-                    let file = self.open_file(segment).await?;
-                    let interval = self.config.borrow().index_interval_bytes;
-                    rebuild_indexes(&self.io, &self.dir, segment.base, &file, len, interval).await?
-                }
-            };
+        let file = self.open_file(segment).await?;
+        let read = index_files::read(&self.io, &self.dir, &file, bounds(segment)).await?;
         // Another reader may have been quicker; then its copy is the one.
-        Ok(segment
-            .indexes()
-            .unwrap_or_else(|| segment.set_indexes(read)))
+        match (segment.indexes(), read) {
+            (Some(indexes), _) => Ok(indexes),
+            (None, Some(read)) => Ok(segment.set_indexes(read)),
+            (None, None) => {
+                self.make_indexes_anew(segment).await?;
+                Ok(segment.indexes().expect("just made"))
+            }
+        }
     }
 
-    async fn open_file(&self, segment: &Rc<Segment<I>>) -> Result<Rc<I::File>, Offline> {
+    /// Makes a segment's indexes from its visible batches, where an entry was found wrong.
+    pub(crate) async fn make_indexes_anew(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+        log::warn!(
+            "{}: its index does not fit it; it is made anew",
+            segment.path.display()
+        );
+        let visible = self.visible_end();
+        let file = self.open_file(segment).await?;
+        let bounds = SegmentBounds {
+            base_offset: segment.base,
+            next_offset: limit_offset(segment, visible),
+            end: self.limit(segment, visible),
+        };
+        let interval = self.config.borrow().index_interval_bytes;
+        let mut made = index_files::rebuild(&self.io, &self.dir, &file, bounds, interval).await?;
+        if let Some(before) = segment.indexes()
+            && !segment.is_sealed()
+        {
+            // What was appended meanwhile was indexed in memory, from the batches.
+            let before = before.borrow();
+            made.offsets
+                .extend_from(&before.offsets, bounds.next_offset);
+            made.times.extend_from(&before.times, bounds.next_offset);
+        }
+        segment.replace_indexes(made);
+        Ok(())
+    }
+
+    pub(crate) async fn open_file(&self, segment: &Rc<Segment<I>>) -> Result<Rc<I::File>, Offline> {
         if let Some(file) = segment.file() {
             return Ok(file);
         }
@@ -412,9 +337,27 @@ impl<I: Io> Partition<I> {
     }
 }
 
+fn bounds<I: Io>(segment: &Segment<I>) -> SegmentBounds {
+    let end = segment.end();
+    SegmentBounds {
+        base_offset: segment.base,
+        next_offset: end.offset,
+        end: end.pos,
+    }
+}
+
+/// The offset where a segment's visible records end.
+fn limit_offset<I: Io>(segment: &Segment<I>, visible: LogPosition) -> Offset {
+    if segment.base == visible.segment {
+        visible.offset
+    } else {
+        segment.end().offset
+    }
+}
+
 /// Reads the headers of a segment one after another, from the tail or through a window
 /// of the file.
-struct Headers<'a, I: Io> {
+pub(crate) struct Headers<'a, I: Io> {
     partition: &'a Partition<I>,
     segment: &'a Rc<Segment<I>>,
     limit: BytePos,
@@ -423,7 +366,7 @@ struct Headers<'a, I: Io> {
 }
 
 impl<'a, I: Io> Headers<'a, I> {
-    fn new(
+    pub(crate) fn new(
         partition: &'a Partition<I>,
         segment: &'a Rc<Segment<I>>,
         limit: BytePos,
@@ -437,16 +380,15 @@ impl<'a, I: Io> Headers<'a, I> {
         }
     }
 
-    async fn at(&mut self, pos: BytePos) -> Result<BatchHeader, Offline> {
+    pub(crate) async fn at(&mut self, pos: BytePos) -> Result<BatchHeader, Offline> {
+        let header = self.parse_at(pos).await?;
+        header.map_err(|e| Offline::corrupt(&self.segment.path, pos, e.shifted(pos.0).to_string()))
+    }
+
+    /// The header at `pos`, where there may be none.
+    async fn parse_at(&mut self, pos: BytePos) -> Result<Result<BatchHeader, BatchError>, Offline> {
         let bytes = self.bytes(pos).await?;
-        match BatchHeader::parse(bytes) {
-            Ok(header) => Ok(*header),
-            Err(e) => Err(Offline::corrupt(
-                &self.segment.path,
-                pos,
-                e.shifted(pos.0).to_string(),
-            )),
-        }
+        Ok(BatchHeader::parse(bytes).copied())
     }
 
     async fn bytes(&mut self, pos: BytePos) -> Result<&[u8], Offline> {
@@ -480,58 +422,6 @@ impl<'a, I: Io> Headers<'a, I> {
         let from = ((pos.0 - self.window_start.0) as usize).min(self.window.len());
         Ok(&self.window[from..])
     }
-}
-
-/// Why a batch's records can't be looked at.
-enum Opaque {
-    Undecodable(String),
-    TooLarge(String),
-}
-
-impl Opaque {
-    fn at(self, offset: Offset) -> ReadError {
-        match self {
-            Opaque::Undecodable(what) => ReadError::Undecodable { offset, what },
-            Opaque::TooLarge(what) => ReadError::UnpacksTooLarge { offset, what },
-        }
-    }
-}
-
-/// The first record of a batch that is at or behind `target`, and not below `log_start`.
-fn first_record_at(
-    bytes: &[u8],
-    target: TimestampMs,
-    log_start: Offset,
-) -> Result<Option<RecordTime>, Opaque> {
-    let batch = Batch::parse(bytes).map_err(|e| Opaque::Undecodable(e.to_string()))?;
-    let header = batch.header();
-    let unpacked = batch
-        .records_unpacked(UNPACKED_BYTES_MAX)
-        .map_err(|e| match e {
-            CodecError::TooLarge { .. } => Opaque::TooLarge(e.to_string()),
-            CodecError::Corrupt { .. } => Opaque::Undecodable(e.to_string()),
-        })?;
-    for record in batch.records(&unpacked) {
-        let record = record.map_err(|e| Opaque::Undecodable(e.to_string()))?;
-        let timestamp = match header.timestamp_type() {
-            crate::batch::TimestampType::LogAppendTime => header.max_timestamp(),
-            crate::batch::TimestampType::CreateTime => TimestampMs(
-                header
-                    .base_timestamp()
-                    .0
-                    .saturating_add(record.timestamp_delta),
-            ),
-        };
-        let offset = header.base_offset().plus(i64::from(record.offset_delta));
-        if timestamp >= target && offset >= log_start {
-            return Ok(Some(RecordTime {
-                timestamp,
-                offset,
-                leader_epoch: header.leader_epoch(),
-            }));
-        }
-    }
-    Ok(None)
 }
 
 /// Where recent reads ended. A consumer asks next for exactly that offset, and then

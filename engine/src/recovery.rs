@@ -3,25 +3,31 @@
 //! The newest segment is the only one that a crash can have torn: an older one was cut,
 //! synced and indexed before its successor's file was made (see appender.rs).
 //!
+//! A segment below the log start offset is one whose removal a crash has cut short.
+//!
 //! | what is found | what it means | what happens |
 //! |---|---|---|
 //! | clean stop; mark, length and indexes agree | closed in order | opened without a scan |
 //! | batches whole to the file's end, or to zeros | killed, or preallocated room | synced, opened |
 //! | a bad batch at or above the mark, nothing whole behind the mark's window | torn by a power cut, never acknowledged | cut there, with a warning |
-//! | a bad batch below the mark | was synced once: bit rot | offline, nothing is cut |
+//! | a bad batch below the mark, or another offset at the mark than it says | was synced once: bit rot | offline, nothing is cut |
+//! | a bad batch, and no mark at all | another broker's folder, not closed in order | offline, nothing is cut |
+//! | a gap in the offsets above the mark | we leave none: bit rot | offline |
 //! | a bad batch above the mark, whole ones beyond the window | later rounds were synced: bit rot | offline |
 //! | the file ends below the mark, or the mark names a segment that is missing | committed bytes are gone | offline |
 //! | an index or a snapshot is missing or bad | it can be rebuilt | rebuilt from the log |
 
-use crate::batch::BatchHeader;
+use crate::batch::{BatchHeader, HEADER_LEN, is_zero};
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
-use crate::index::{OffsetIndex, SegmentBounds, TimeIndex};
+use crate::index::SegmentBounds;
+use crate::index_files;
 use crate::io::{BLOCK, File, Io, Open};
 use crate::mark::{self, Mark};
 use crate::producer::ProducerState;
-use crate::scan::{WalkEnd, valid_behind, walk};
+use crate::scan::{Stretch, WalkEnd, valid_behind, walk};
+use crate::sealed_text;
 use crate::segment::{Indexes, LogPosition, Segment, file_name, parse_file_name};
 use crate::units::{BytePos, Offset, TimestampMs};
 use std::collections::BTreeMap;
@@ -44,7 +50,7 @@ pub struct Opened<I: Io> {
     pub epochs: LeaderEpochs,
     pub mark_file: Rc<I::File>,
     /// What the mark on disk says; None: there is none yet.
-    pub marked: Option<LogPosition>,
+    pub marked: Option<Mark>,
 }
 
 /// Opens or makes the log in `dir`. `clean` says that the broker stopped in order, so
@@ -79,6 +85,11 @@ pub async fn open<I: Io>(
     .await
 }
 
+/// The file of the log start offset.
+pub fn encode_log_start(offset: Offset) -> Vec<u8> {
+    sealed_text::seal(&format!("version: 0\noffset: {offset}\n"))
+}
+
 async fn make_folder<I: Io>(io: &I, dir: &Path) -> Result<(), Offline> {
     io.create_dir_all(dir)
         .await
@@ -101,24 +112,29 @@ struct Recovery<'a, I: Io> {
 
 impl<I: Io> Recovery<'_, I> {
     async fn run(self) -> Result<Opened<I>, Offline> {
-        let mut bases: Vec<Offset> = self
-            .names
-            .iter()
-            .filter_map(|n| parse_file_name(n, "log"))
-            .collect();
-        bases.sort_unstable();
         let log_start = self.read_log_start().await?;
         let (mark_file, mark) = self.open_mark().await?;
+        if !self.clean {
+            // Made by a process that was killed, the folder itself may not be committed.
+            self.sync_parent().await?;
+        }
+        let mut bases = self.bases();
         if bases.is_empty() {
             if let Some(mark) = mark.filter(|m| m.offset > Offset::ZERO) {
                 return Err(self.missing(mark));
             }
             return self.begin(log_start.unwrap_or_default(), mark_file).await;
         }
-        let active = *bases.last().unwrap_or(&Offset::ZERO);
-        if let Some(mark) = mark.filter(|m| !bases.contains(&m.segment) && m.segment >= bases[0]) {
+        let below = log_start.unwrap_or_default();
+        let kept = bases.len() - bases.partition_point(|&base| base <= below).max(1) + 1;
+        bases.drain(..bases.len() - kept);
+        if let Some(mark) =
+            mark.filter(|m| !bases.contains(&m.segment) && m.offset > below.max(bases[0]))
+        {
             return Err(self.missing(mark));
         }
+        self.remove_leftovers(&bases).await?;
+        let active = bases[bases.len() - 1];
         let mut segments = BTreeMap::new();
         for pair in bases.windows(2) {
             segments.insert(pair[0], self.open_sealed(pair[0], pair[1], mark).await?);
@@ -130,9 +146,12 @@ impl<I: Io> Recovery<'_, I> {
         let cut = if closed {
             None
         } else {
-            producers = self.producers_up_to(active, &segments, log_start).await?;
+            // A snapshot inside of the active segment may be of a tail that is about to
+            // be cut, so only those up to its base count.
+            let state = self.load_producers(active, &segments).await?;
+            let state = producers.insert(state);
             let end = self
-                .scan_active(&segment, &file, file_len, producers.as_mut(), &mut epochs)
+                .scan_active(&segment, &file, file_len, mark, state, &mut epochs)
                 .await?;
             Some(self.judge(&segment, &file, file_len, end, mark).await?)
         };
@@ -154,17 +173,12 @@ impl<I: Io> Recovery<'_, I> {
         };
         let producers = match producers {
             Some(producers) => producers,
-            None => self.producers_at(end, &segments, log_start).await?,
+            None => self.load_producers(end.offset, &segments).await?,
         };
         epochs.truncate_from_end(end.offset);
-        self.remove_snapshots_above(end.offset).await?;
+        self.remove_snapshots(&segments, end.offset).await?;
         let head = self.read_head(&segment, &file, end.pos).await?;
-        let log_start = log_start.unwrap_or_default().max(bases[0]).min(end.offset);
-        let marked = mark.map(|m| LogPosition {
-            segment: m.segment,
-            pos: m.pos,
-            offset: m.offset,
-        });
+        let log_start = below.max(bases[0]).min(end.offset);
         Ok(Opened {
             segments,
             log_start,
@@ -174,8 +188,50 @@ impl<I: Io> Recovery<'_, I> {
             producers,
             epochs,
             mark_file,
-            marked,
+            marked: mark,
         })
+    }
+
+    fn bases(&self) -> Vec<Offset> {
+        let mut bases: Vec<Offset> = self
+            .names
+            .iter()
+            .filter_map(|n| parse_file_name(n, "log"))
+            .collect();
+        bases.sort_unstable();
+        bases
+    }
+
+    /// Removes what retention or a crash has left behind: segments that end at or below
+    /// the log start, oldest first, and files of segments that are not there.
+    async fn remove_leftovers(&self, kept: &[Offset]) -> Result<(), Offline> {
+        let gone = |name: &&String| {
+            name.ends_with(".tmp")
+                || ["log", "index", "timeindex"].iter().any(|extension| {
+                    parse_file_name(name, extension).is_some_and(|base| !kept.contains(&base))
+                })
+        };
+        for name in self.names.iter().filter(gone) {
+            self.remove(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), Offline> {
+        let path = self.dir.join(name);
+        let removed = self.io.remove_file(&path).await;
+        removed.map_err(|e| Offline::failed("remove", path, e))
+    }
+
+    async fn sync_parent(&self) -> Result<(), Offline> {
+        match self.dir.parent() {
+            Some(parent) => self
+                .io
+                .sync_dir(parent)
+                .await
+                .map_err(|e| Offline::failed("sync", parent, e)),
+            None => Ok(()),
+        }
     }
 
     /// A log without a segment: its first one is made.
@@ -226,7 +282,14 @@ impl<I: Io> Recovery<'_, I> {
                 .read_at(0, BLOCK)
                 .await
                 .map_err(|e| Offline::failed("read", &path, e))?;
-            return Ok((Rc::new(file), Mark::decode(&bytes)));
+            let mark = Mark::decode(&bytes);
+            if mark.is_none() && !is_zero(&bytes) {
+                log::warn!(
+                    "{}: damaged; how far the log was committed is not known",
+                    path.display()
+                );
+            }
+            return Ok((Rc::new(file), mark));
         }
         let failed = |e| Offline::failed("create", &path, e);
         let file = self.io.open(&path, Open::New).await.map_err(failed)?;
@@ -263,37 +326,24 @@ impl<I: Io> Recovery<'_, I> {
                 format!("the file ends here, and {} bytes were committed", mark.pos),
             ));
         }
-        let times = match self.read_index_files(base, next, len).await {
+        let bounds = SegmentBounds {
+            base_offset: base,
+            next_offset: next,
+            end: BytePos(len),
+        };
+        let times = match index_files::read(self.io, self.dir, &file, bounds).await? {
             Some(indexes) => indexes.times,
             None => {
-                let rebuilt = self.rebuild_indexes(base, &file, len).await?;
+                let interval = self.config.index_interval_bytes;
+                let rebuilt =
+                    index_files::rebuild(self.io, self.dir, &file, bounds, interval).await?;
+                index_files::save(self.io, self.dir, base, &rebuilt).await;
                 rebuilt.times
             }
         };
         let largest = times.last().unwrap_or((TimestampMs::NONE, base));
-        Ok(Segment::sealed(self.dir, base, len, next, largest))
-    }
-
-    /// The index files of a segment, if they are there and sound.
-    async fn read_index_files(&self, base: Offset, next: Offset, len: u64) -> Option<Indexes> {
-        read_index_files(self.io, self.dir, base, next, len).await
-    }
-
-    async fn rebuild_indexes(
-        &self,
-        base: Offset,
-        file: &Rc<I::File>,
-        len: u64,
-    ) -> Result<Indexes, Offline> {
-        rebuild_indexes(
-            self.io,
-            self.dir,
-            base,
-            file,
-            len,
-            self.config.index_interval_bytes,
-        )
-        .await
+        let now = self.io.wall();
+        Ok(Segment::sealed(self.dir, base, len, next, largest, now))
     }
 
     /// The newest segment; true where a clean stop has closed it, so that its length
@@ -310,26 +360,51 @@ impl<I: Io> Recovery<'_, I> {
         let Some(mark) = mark.filter(|m| self.clean && m.segment == base && m.pos.0 == len) else {
             return Ok((segment, file, false));
         };
-        let Some(indexes) = self.read_index_files(base, mark.offset, len).await else {
+        let bounds = SegmentBounds {
+            base_offset: base,
+            next_offset: mark.offset,
+            end: mark.pos,
+        };
+        let Some(indexes) = index_files::read(self.io, self.dir, &file, bounds).await? else {
             return Ok((segment, file, false));
         };
-        let mut first = TimestampMs::NONE;
-        if len > 0 {
-            let bytes = file
-                .read_at(0, crate::batch::HEADER_LEN)
-                .await
-                .map_err(|e| Offline::failed("read", &segment.path, e))?;
-            match BatchHeader::parse(&bytes) {
-                Ok(header) => first = header.max_timestamp(),
-                // The scan that follows says what is wrong.
-                Err(_) => return Ok((segment, file, false)),
-            }
-        }
+        let Some(first) = self.closed_at(&segment, &file, &indexes, mark).await? else {
+            // The scan that follows says what is wrong.
+            return Ok((segment, file, false));
+        };
         let largest = indexes.times.last().unwrap_or((TimestampMs::NONE, base));
-        let segment = Segment::sealed(self.dir, base, len, mark.offset, largest);
+        let now = self.io.wall();
+        let segment = Segment::sealed(self.dir, base, len, mark.offset, largest, now);
         segment.set_file(file.clone());
         segment.unseal(indexes, first);
         Ok((segment, file, true))
+    }
+
+    /// The timestamp of the first batch of a segment that was closed in order. None where
+    /// its last batches, whose block is written again, are not what they were.
+    async fn closed_at(
+        &self,
+        segment: &Segment<I>,
+        file: &Rc<I::File>,
+        indexes: &Indexes,
+        mark: Mark,
+    ) -> Result<Option<TimestampMs>, Offline> {
+        let bytes = file
+            .read_at(0, HEADER_LEN)
+            .await
+            .map_err(|e| Offline::failed("read", &segment.path, e))?;
+        let Some((_, pos)) = indexes.offsets.last() else {
+            return Ok((mark.pos == BytePos::ZERO).then_some(TimestampMs::NONE));
+        };
+        let stretch = Stretch {
+            base: segment.base,
+            pos,
+            next: segment.base,
+            below: Some(mark.offset),
+        };
+        let end = walk(file, &segment.path, mark.pos.0, stretch, |_, _| ()).await?;
+        let first = BatchHeader::parse(&bytes).ok().map(|h| h.max_timestamp());
+        Ok(first.filter(|_| end.fault.is_none() && end.next == mark.offset))
     }
 
     async fn scan_active(
@@ -337,26 +412,45 @@ impl<I: Io> Recovery<'_, I> {
         segment: &Rc<Segment<I>>,
         file: &Rc<I::File>,
         len: u64,
-        mut producers: Option<&mut ProducerState>,
+        mark: Option<Mark>,
+        producers: &mut ProducerState,
         epochs: &mut LeaderEpochs,
     ) -> Result<WalkEnd, Offline> {
         let now = self.io.wall();
-        walk(
-            file,
-            &segment.path,
-            len,
-            (BytePos::ZERO, segment.base),
-            |header, _| {
-                segment.extend(header, self.config.index_interval_bytes, now);
-                epochs.assign(header.leader_epoch(), header.base_offset());
-                if let Some(producers) = &mut producers
-                    && header.base_offset() >= producers.next_offset()
-                {
-                    producers.apply(header);
-                }
-            },
-        )
-        .await
+        let stretch = Stretch {
+            base: segment.base,
+            pos: BytePos::ZERO,
+            next: segment.base,
+            below: None,
+        };
+        let mark = mark.filter(|m| m.segment == segment.base);
+        let mut at_mark = mark
+            .filter(|m| m.pos == BytePos::ZERO)
+            .map(|_| segment.base);
+        let end = walk(file, &segment.path, len, stretch, |header, _| {
+            segment.extend(header, self.config.index_interval_bytes, now);
+            epochs.assign(header.leader_epoch(), header.base_offset());
+            if header.base_offset() >= producers.next_offset() {
+                producers.apply(header);
+            }
+            let end = segment.end();
+            at_mark = at_mark.or(mark.filter(|m| m.pos == end.pos).map(|_| end.offset));
+        })
+        .await?;
+        match mark {
+            Some(mark) if end.pos >= mark.pos && at_mark != Some(mark.offset) => {
+                let found = match at_mark {
+                    Some(offset) => format!("it is offset {offset} here"),
+                    None => "no batch ends here".to_owned(),
+                };
+                let what = format!(
+                    "{found}, and the log was committed up to offset {}",
+                    mark.offset
+                );
+                Err(Offline::corrupt(&segment.path, mark.pos, what))
+            }
+            _ => Ok(end),
+        }
     }
 
     /// The table at the top. Ok: how many bytes behind the end are a torn tail.
@@ -371,9 +465,6 @@ impl<I: Io> Recovery<'_, I> {
         let committed = mark
             .filter(|m| m.segment == segment.base)
             .map_or(BytePos::ZERO, |m| m.pos);
-        // Without a mark nothing is known of rounds: then any whole batch behind a bad
-        // one speaks for damage.
-        let window = mark.map_or(0, |m| m.window);
         if end.pos < committed {
             let what = end.fault.unwrap_or_else(|| "the file ends here".to_owned());
             return Err(Offline::corrupt(
@@ -384,8 +475,24 @@ impl<I: Io> Recovery<'_, I> {
                 ),
             ));
         }
+        if let (Some(_), Some(gap)) = (mark, end.gap.filter(|&gap| gap >= committed)) {
+            return Err(Offline::corrupt(
+                &segment.path,
+                gap,
+                "its offset does not follow that of the batch before it",
+            ));
+        }
         let Some(fault) = end.fault.filter(|_| !end.only_zeros) else {
             return Ok(0);
+        };
+        let Some(Mark { window, .. }) = mark else {
+            return Err(Offline::corrupt(
+                &segment.path,
+                end.pos,
+                format!(
+                    "{fault}; no mark says how far the log was committed, so nothing is cut. A Kafka broker's folder can be taken over once that broker has closed it in order; else cut the file here to give up what is behind"
+                ),
+            ));
         };
         let behind = valid_behind(file, &segment.path, len, end.pos.plus(1), end.next).await?;
         match behind {
@@ -446,45 +553,18 @@ impl<I: Io> Recovery<'_, I> {
         Ok(bytes.to_vec())
     }
 
-    /// Producer state where the active segment begins or later, ready for its scan.
-    async fn producers_up_to(
-        &self,
-        active: Offset,
-        sealed: &BTreeMap<Offset, Rc<Segment<I>>>,
-        log_start: Option<Offset>,
-    ) -> Result<Option<ProducerState>, Offline> {
-        // A snapshot inside of the active segment may be of a tail that is about to be
-        // cut, so only those up to its base count.
-        Ok(Some(
-            self.load_producers(active, active, sealed, log_start)
-                .await?,
-        ))
-    }
-
-    async fn producers_at(
-        &self,
-        end: LogPosition,
-        segments: &BTreeMap<Offset, Rc<Segment<I>>>,
-        log_start: Option<Offset>,
-    ) -> Result<ProducerState, Offline> {
-        self.load_producers(end.offset, end.offset, segments, log_start)
-            .await
-    }
-
-    /// The newest snapshot not above `at_most`, brought forward to `upto` through the
-    /// segments given.
+    /// The newest snapshot not above `upto`, brought forward to there through the segments
+    /// given.
     async fn load_producers(
         &self,
-        at_most: Offset,
         upto: Offset,
         segments: &BTreeMap<Offset, Rc<Segment<I>>>,
-        log_start: Option<Offset>,
     ) -> Result<ProducerState, Offline> {
         let mut snapshots: Vec<Offset> = self
             .names
             .iter()
             .filter_map(|n| parse_file_name(n, "snapshot"))
-            .filter(|&at| at <= at_most)
+            .filter(|&at| at <= upto)
             .collect();
         snapshots.sort_unstable();
         let mut state = None;
@@ -507,13 +587,10 @@ impl<I: Io> Recovery<'_, I> {
                 ),
             }
         }
-        let begin = segments
-            .keys()
-            .next()
-            .copied()
-            .unwrap_or(upto)
-            .max(log_start.unwrap_or_default());
-        let mut state = state.unwrap_or_else(|| ProducerState::new(begin.min(upto)));
+        // From the first batch that is there, whether DeleteRecords hides it or not: a
+        // producer may still ask about it.
+        let begin = segments.keys().next().copied().unwrap_or(upto);
+        let mut state = state.unwrap_or_else(|| ProducerState::new(begin));
         for segment in segments.values() {
             if segment.end().offset <= state.next_offset() || segment.base >= upto {
                 continue;
@@ -523,17 +600,18 @@ impl<I: Io> Recovery<'_, I> {
                 None => self.open_existing(&segment.path).await?,
             };
             let next = state.next_offset();
-            let end = walk(
-                &file,
-                &segment.path,
-                segment.size_bytes(),
-                (BytePos::ZERO, segment.base),
-                |header, _| {
-                    if header.base_offset() >= next && header.base_offset() < upto {
-                        state.apply(header);
-                    }
-                },
-            )
+            let stretch = Stretch {
+                base: segment.base,
+                pos: BytePos::ZERO,
+                next: segment.base,
+                below: Some(segment.end().offset),
+            };
+            let len = segment.size_bytes();
+            let end = walk(&file, &segment.path, len, stretch, |header, _| {
+                if header.base_offset() >= next && header.base_offset() < upto {
+                    state.apply(header);
+                }
+            })
             .await?;
             if let Some(fault) = end.fault {
                 return Err(Offline::corrupt(&segment.path, end.pos, fault));
@@ -543,14 +621,20 @@ impl<I: Io> Recovery<'_, I> {
         Ok(state)
     }
 
-    async fn remove_snapshots_above(&self, end: Offset) -> Result<(), Offline> {
-        for name in &self.names {
-            if parse_file_name(name, "snapshot").is_some_and(|at| at > end) {
-                let path = self.dir.join(name);
-                self.io
-                    .remove_file(&path)
-                    .await
-                    .map_err(|e| Offline::failed("remove", &path, e))?;
+    /// Keeps the snapshots where segments begin and the newest one that is of this log.
+    async fn remove_snapshots(
+        &self,
+        segments: &BTreeMap<Offset, Rc<Segment<I>>>,
+        end: Offset,
+    ) -> Result<(), Offline> {
+        let all = self.names.iter().filter_map(|name| {
+            let at = parse_file_name(name, "snapshot")?;
+            Some((at, name))
+        });
+        let newest = all.clone().map(|(at, _)| at).filter(|&at| at <= end).max();
+        for (at, name) in all {
+            if !segments.contains_key(&at) && Some(at) != newest {
+                self.remove(name).await?;
             }
         }
         Ok(())
@@ -566,13 +650,24 @@ impl<I: Io> Recovery<'_, I> {
             .read_file(&path)
             .await
             .map_err(|e| Offline::failed("read", &path, e))?;
-        let text = String::from_utf8_lossy(&bytes);
-        match text.trim_end().parse() {
-            Ok(offset) if offset >= 0 => Ok(Some(Offset(offset))),
-            _ => Err(Offline::corrupt(
+        let offset = match sealed_text::open(&bytes) {
+            Ok((lines, true)) => lines
+                .lines()
+                .find_map(|line| line.strip_prefix("offset: "))
+                .and_then(|offset| offset.parse().ok())
+                .filter(|&offset| offset >= 0)
+                .ok_or_else(|| "expected a line 'offset: ' with a number".to_owned()),
+            Ok((_, false)) => Err("its last line, the checksum, is missing".to_owned()),
+            Err(what) => Err(what),
+        };
+        match offset {
+            Ok(offset) => Ok(Some(Offset(offset))),
+            Err(what) => Err(Offline::corrupt(
                 path,
                 BytePos::ZERO,
-                "expected the log start offset as a decimal number",
+                format!(
+                    "{what}; write the log start offset anew or remove the file, then the log starts at its first record"
+                ),
             )),
         }
     }
@@ -612,73 +707,4 @@ impl<I: Io> Recovery<'_, I> {
             .await
             .map_err(|e| Offline::failed("sync", self.dir, e))
     }
-}
-
-/// A sealed segment's index files, if both are there and sound.
-pub async fn read_index_files<I: Io>(
-    io: &I,
-    dir: &Path,
-    base: Offset,
-    next: Offset,
-    len: u64,
-) -> Option<Indexes> {
-    let offsets = io
-        .read_file(&dir.join(file_name(base, "index")))
-        .await
-        .ok()?;
-    let times = io
-        .read_file(&dir.join(file_name(base, "timeindex")))
-        .await
-        .ok()?;
-    let bounds = SegmentBounds {
-        base_offset: base,
-        next_offset: next,
-        end: BytePos(len),
-    };
-    let offsets = OffsetIndex::decode(&offsets, bounds).ok()?;
-    let times = TimeIndex::decode(&times, bounds).ok()?;
-    // A segment with records has an entry for its first batch in both.
-    (len == 0 || (!offsets.is_empty() && !times.is_empty())).then_some(Indexes { offsets, times })
-}
-
-/// Makes a sealed segment's indexes from its batches, and writes their files.
-pub async fn rebuild_indexes<I: Io>(
-    io: &I,
-    dir: &Path,
-    base: Offset,
-    file: &Rc<I::File>,
-    len: u64,
-    index_interval_bytes: u64,
-) -> Result<Indexes, Offline> {
-    let segment = Segment::<I>::active(dir, base);
-    let now = io.wall();
-    let end = walk(
-        file,
-        &segment.path,
-        len,
-        (BytePos::ZERO, base),
-        |header, _| {
-            segment.extend(header, index_interval_bytes, now);
-        },
-    )
-    .await?;
-    if let Some(fault) = end.fault {
-        return Err(Offline::corrupt(&segment.path, end.pos, fault));
-    }
-    segment.seal();
-    let indexes = segment
-        .indexes()
-        .map(|i| i.borrow().clone())
-        .unwrap_or_else(|| Indexes::new(base));
-    for (extension, bytes) in [
-        ("index", indexes.offsets.encode()),
-        ("timeindex", indexes.times.encode()),
-    ] {
-        let path = dir.join(file_name(base, extension));
-        io.replace_file(&path, bytes)
-            .await
-            .map_err(|e| Offline::failed("write", &path, e))?;
-    }
-    log::info!("{}: indexes made anew from the log", segment.path.display());
-    Ok(indexes)
 }

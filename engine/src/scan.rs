@@ -67,18 +67,35 @@ pub struct WalkEnd {
     pub fault: Option<String>,
     /// Everything from `pos` on is zeros, or there is nothing.
     pub only_zeros: bool,
+    /// The last batch that does not begin with the offset behind the one before it. Only
+    /// compaction leaves such gaps, and we do not compact.
+    pub gap: Option<BytePos>,
 }
 
-/// Walks whole batches with a right CRC from `pos`, whose offsets are `next` and up.
+/// What a walk expects.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretch {
+    /// The segment's base offset.
+    pub base: Offset,
+    pub pos: BytePos,
+    /// The smallest offset that may come first.
+    pub next: Offset,
+    /// Where the offsets must have ended, if that is known.
+    pub below: Option<Offset>,
+}
+
+/// Walks whole batches with a right CRC and rising offsets. The offsets are not under the
+/// CRC, so a flipped one shows only where it leaves the order.
 pub async fn walk<F: File>(
     file: &Rc<F>,
     path: &Path,
     len: u64,
-    from: (BytePos, Offset),
+    from: Stretch,
     mut visit: impl FnMut(&BatchHeader, BytePos),
 ) -> Result<WalkEnd, Offline> {
     let mut window = Window::new(file.clone(), path, len, WINDOW_BYTES);
-    let (mut pos, mut next) = (from.0.0, from.1);
+    let (mut pos, mut next) = (from.pos.0, from.next);
+    let mut gap = None;
     let fault = loop {
         if pos >= len {
             break None;
@@ -87,6 +104,14 @@ pub async fn walk<F: File>(
             Ok(header) => header.size_in_bytes(),
             Err(e) => break Some(e),
         };
+        let left = usize::try_from(len - pos).unwrap_or(usize::MAX);
+        if size > left {
+            let short = BatchFault::Short {
+                need: size,
+                have: left,
+            };
+            break Some(short.at(0));
+        }
         let batch =
             Batch::parse(window.get(pos, size).await?).and_then(|b| b.verify_crc().map(|()| b));
         let batch = match batch {
@@ -94,7 +119,11 @@ pub async fn walk<F: File>(
             Err(e) => break Some(e),
         };
         let header = batch.header();
-        if header.base_offset() < next {
+        // Index entries have 31 bits for each.
+        let beyond = header.last_offset().0 - from.base.0 > i64::from(i32::MAX)
+            || pos + size as u64 > i32::MAX as u64
+            || from.below.is_some_and(|below| header.next_offset() > below);
+        if header.base_offset() < next || beyond {
             break Some(
                 BatchFault::Field {
                     field: "baseOffset",
@@ -102,6 +131,9 @@ pub async fn walk<F: File>(
                 }
                 .at(0),
             );
+        }
+        if header.base_offset() > next {
+            gap = Some(BytePos(pos));
         }
         visit(header, BytePos(pos));
         next = header.next_offset();
@@ -123,6 +155,7 @@ pub async fn walk<F: File>(
         next,
         fault,
         only_zeros,
+        gap,
     })
 }
 

@@ -51,7 +51,12 @@ pub struct Segment<I: Io> {
     /// Rolling by time counts from the first batch's time to the next one's, as Kafka's
     /// does, so that old records put in late do not roll at each batch.
     first_timestamp: Cell<TimestampMs>,
+    /// When records without timestamps count as written: of a segment that was found on
+    /// disk, when it was found.
+    written_at: Cell<TimestampMs>,
     sealed: Cell<bool>,
+    /// The indexes were made anew, and their files are bad: see [`Segment::release_idle`].
+    unsaved: Cell<bool>,
     indexes: RefCell<Option<Rc<RefCell<Indexes>>>>,
     file: RefCell<Option<Rc<I::File>>>,
     /// Producer state where the segment begins, to be written when its file is made.
@@ -72,7 +77,9 @@ impl<I: Io> Segment<I> {
             unindexed_bytes: Cell::new(u64::MAX),
             largest_timestamp: Cell::new((TimestampMs::NONE, base)),
             first_timestamp: Cell::new(TimestampMs::NONE),
+            written_at: Cell::new(TimestampMs::NONE),
             sealed: Cell::new(false),
+            unsaved: Cell::new(false),
             indexes: RefCell::new(Some(Rc::new(RefCell::new(Indexes::new(base))))),
             file: RefCell::new(None),
             birth_snapshot: RefCell::new(None),
@@ -86,8 +93,10 @@ impl<I: Io> Segment<I> {
         bytes: u64,
         next: Offset,
         largest: (TimestampMs, Offset),
+        now: TimestampMs,
     ) -> Rc<Segment<I>> {
         let segment = Segment::active(dir, base);
+        segment.written_at.set(now);
         segment.end.set(LogPosition {
             segment: base,
             pos: BytePos(bytes),
@@ -101,6 +110,15 @@ impl<I: Io> Segment<I> {
 
     pub fn end(&self) -> LogPosition {
         self.end.get()
+    }
+
+    /// Its front.
+    pub fn start(&self) -> LogPosition {
+        LogPosition {
+            segment: self.base,
+            pos: BytePos::ZERO,
+            offset: self.base,
+        }
     }
 
     pub fn size_bytes(&self) -> u64 {
@@ -117,6 +135,14 @@ impl<I: Io> Segment<I> {
 
     pub fn largest_timestamp(&self) -> (TimestampMs, Offset) {
         self.largest_timestamp.get()
+    }
+
+    /// What retention by time counts from.
+    pub fn newest_record_at(&self) -> TimestampMs {
+        match self.largest_timestamp.get().0 {
+            largest if largest.0 >= 0 => largest,
+            _ => self.written_at.get(),
+        }
     }
 
     /// Whether a batch belongs in the next segment. `now` is the wall clock, which
@@ -155,6 +181,7 @@ impl<I: Io> Segment<I> {
         let end = self.end.get();
         assert!(header.base_offset() >= end.offset, "offsets rise");
         let size = header.size_in_bytes() as u64;
+        self.written_at.set(now);
         let (mut largest, mut largest_at) = self.largest_timestamp.get();
         if header.max_timestamp() > largest {
             // Kafka notes the offset of the batch's last record: which record has the
@@ -174,7 +201,7 @@ impl<I: Io> Segment<I> {
             && let Some(indexes) = &*self.indexes.borrow()
         {
             let mut indexes = indexes.borrow_mut();
-            indexes.offsets.append(header.base_offset(), end.pos);
+            indexes.offsets.append(header.last_offset(), end.pos);
             indexes.times.maybe_append(largest, largest_at);
             self.unindexed_bytes.set(0);
         }
@@ -226,19 +253,33 @@ impl<I: Io> Segment<I> {
         *self.file.borrow_mut() = Some(file);
     }
 
+    /// Indexes made anew while others read from them. Files are not written here: the
+    /// segment may be on its way out, and they would stay behind. The next start does it.
+    pub fn replace_indexes(&self, indexes: Indexes) {
+        match &*self.indexes.borrow() {
+            Some(shared) => {
+                *shared.borrow_mut() = indexes;
+                self.unsaved.set(true);
+                return;
+            }
+            None => self.unsaved.set(true),
+        }
+        self.set_indexes(indexes);
+    }
+
     /// Lets go of a sealed segment's file and indexes that nobody is using. They come
     /// back at the next read.
     pub fn release_idle(&self) {
         if !self.sealed.get() {
             return;
         }
-        let mut file = self.file.borrow_mut();
-        if file.as_ref().is_some_and(|f| Rc::strong_count(f) == 1) {
-            *file = None;
-            let mut indexes = self.indexes.borrow_mut();
-            if indexes.as_ref().is_some_and(|i| Rc::strong_count(i) == 1) {
-                *indexes = None;
-            }
+        self.file
+            .borrow_mut()
+            .take_if(|file| Rc::strong_count(file) == 1);
+        if !self.unsaved.get() {
+            self.indexes
+                .borrow_mut()
+                .take_if(|indexes| Rc::strong_count(indexes) == 1);
         }
     }
 }

@@ -75,6 +75,9 @@ impl<T, F: FnMut() -> Option<T> + Unpin> Future for Until<F> {
         if let Some(found) = (this.look)() {
             return Poll::Ready(found);
         }
+        // Cloning and dropping a waker is an executor's code, which may come back here:
+        // both happen with nothing borrowed.
+        let waker = cx.waker().clone();
         let mut waiting = this.signal.waiting.borrow_mut();
         let slot = match this.slot {
             Some(slot) => slot,
@@ -87,7 +90,9 @@ impl<T, F: FnMut() -> Option<T> + Unpin> Future for Until<F> {
             },
         };
         this.slot = Some(slot);
-        waiting.slots[slot] = Some(cx.waker().clone());
+        let before = waiting.slots[slot].replace(waker);
+        drop(waiting);
+        drop(before);
         Poll::Pending
     }
 }
@@ -96,8 +101,10 @@ impl<F> Drop for Until<F> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
             let mut waiting = self.signal.waiting.borrow_mut();
-            waiting.slots[slot] = None;
+            let waker = waiting.slots[slot].take();
             waiting.free.push(slot);
+            drop(waiting);
+            drop(waker);
         }
     }
 }

@@ -13,9 +13,10 @@ use crate::config::LogConfig;
 use crate::error::Offline;
 use crate::io::Io;
 use crate::partition::{OpenOptions, Partition};
+use crate::sealed_text;
 use crate::signal::Signal;
 use crate::tail::TailCache;
-use crate::units::{LeaderEpoch, PartitionId, TopicId};
+use crate::units::{BytePos, LeaderEpoch, PartitionId, TopicId};
 use futures_util::stream::{self, StreamExt};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -26,6 +27,9 @@ use std::time::Duration;
 
 const METADATA_FILE_NAME: &str = "partition.metadata";
 pub const DELETED_SUFFIX: &str = "-delete";
+
+/// What file systems take as a name.
+const NAME_BYTES_MAX: usize = 255;
 
 /// Partitions opened or closed at a time: enough to keep the disk busy.
 const CONCURRENT: usize = 32;
@@ -69,6 +73,20 @@ pub struct PartitionSpec {
 impl PartitionSpec {
     pub fn folder_name(&self) -> String {
         format!("{}-{}", self.topic, self.id.index)
+    }
+}
+
+/// A partition that is being opened. A caller that gives up half-way lets the next one
+/// try.
+struct Opening<'a, I: Io> {
+    store: &'a Store<I>,
+    id: PartitionId,
+}
+
+impl<I: Io> Drop for Opening<'_, I> {
+    fn drop(&mut self) {
+        self.store.opening.borrow_mut().remove(&self.id);
+        self.store.opened.wake();
     }
 }
 
@@ -136,7 +154,7 @@ impl<I: Io> Store<I> {
             Some(offline) => return offline,
             None => {}
         }
-        self.opening.borrow_mut().insert(id);
+        let opening = self.begin_opening(id);
         let entry = match self.open_folder(&spec).await {
             Ok(partition) => Entry::Online(partition),
             Err(offline) => {
@@ -145,20 +163,25 @@ impl<I: Io> Store<I> {
             }
         };
         self.partitions.borrow_mut().insert(id, entry.clone());
-        self.opening.borrow_mut().remove(&id);
-        self.opened.wake();
+        drop(opening);
         entry
+    }
+
+    fn begin_opening(&self, id: PartitionId) -> Opening<'_, I> {
+        let first = self.opening.borrow_mut().insert(id);
+        assert!(first, "one opens a partition at a time");
+        Opening { store: self, id }
     }
 
     async fn open_folder(&self, spec: &PartitionSpec) -> Result<Rc<Partition<I>>, Offline> {
         let name = spec.folder_name();
         assert!(
-            !name.contains(['/', '\0']) && !name.starts_with('.'),
+            name.is_ascii() && !name.contains(['/', '\0']) && !name.starts_with('.'),
             "a legal topic name"
         );
         let dir = self.data.join(&name);
         let known = self.read_topic_id(&dir).await?;
-        if let Some(other) = known.filter(|&id| id != spec.id.topic) {
+        if let Some((other, _)) = known.filter(|(id, _)| *id != spec.id.topic) {
             log::info!(
                 "{}: of topic id {other}, which is gone; removed",
                 dir.display()
@@ -178,38 +201,39 @@ impl<I: Io> Store<I> {
             cache,
         )
         .await?;
-        if known != Some(spec.id.topic) {
+        if known != Some((spec.id.topic, true)) {
             let path = dir.join(METADATA_FILE_NAME);
-            let text = format!("version: 0\ntopic_id: {}", spec.id.topic).into_bytes();
+            let text = format!("version: 0\ntopic_id: {}\n", spec.id.topic);
             self.io
-                .replace_file(&path, text)
+                .replace_file(&path, sealed_text::seal(&text))
                 .await
                 .map_err(|e| Offline::failed("write", path, e))?;
         }
         Ok(partition)
     }
 
-    /// None where there is no such folder, or one without the file: then it is taken
-    /// over, as Kafka does with folders from before topic ids.
-    async fn read_topic_id(&self, dir: &Path) -> Result<Option<TopicId>, Offline> {
+    /// The folder's topic id, and whether it is under a checksum. None where there is no
+    /// such folder, or one without the file: then it is taken over, as Kafka does with
+    /// folders from before topic ids.
+    async fn read_topic_id(&self, dir: &Path) -> Result<Option<(TopicId, bool)>, Offline> {
         let path = dir.join(METADATA_FILE_NAME);
         let bytes = match self.io.read_file(&path).await {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Offline::failed("read", path, e)),
         };
-        let text = String::from_utf8_lossy(&bytes);
+        let damaged = |what: String| Err(Offline::corrupt(&path, BytePos::ZERO, what));
+        let (text, sealed) = match sealed_text::open(&bytes) {
+            Ok(opened) => opened,
+            Err(what) => return damaged(what),
+        };
         let id = text
             .lines()
             .find_map(|line| line.strip_prefix("topic_id: "))
             .and_then(|id| id.trim().parse().ok());
         match id {
-            Some(id) => Ok(Some(id)),
-            None => Err(Offline::corrupt(
-                path,
-                crate::units::BytePos::ZERO,
-                "expected a line 'topic_id: ' with 22 characters of base64",
-            )),
+            Some(id) => Ok(Some((id, sealed))),
+            None => damaged("expected a line 'topic_id: ' with 22 characters of base64".to_owned()),
         }
     }
 
@@ -233,9 +257,8 @@ impl<I: Io> Store<I> {
     }
 
     async fn remove_folder(&self, dir: &Path, id: TopicId) -> Result<(), Offline> {
-        let mut gone = dir.as_os_str().to_owned();
-        gone.push(format!(".{id}{DELETED_SUFFIX}"));
-        let gone = PathBuf::from(gone);
+        let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let gone = self.data.join(deleted_name(name, id));
         match self.io.rename(dir, &gone).await {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -304,4 +327,13 @@ impl<I: Io> Store<I> {
             .await;
         results.into_iter().collect()
     }
+}
+
+/// `orders-1.<topic id>-delete`, the front cut where it would be too long, as Kafka does
+/// (`LocalLog.logDeleteDirName`): the id keeps it apart from others.
+fn deleted_name(folder: &str, id: TopicId) -> String {
+    let suffix = format!(".{id}{DELETED_SUFFIX}");
+    let keep = folder.len().min(NAME_BYTES_MAX - suffix.len());
+    // A topic's name is ASCII.
+    format!("{}{suffix}", &folder[..keep])
 }

@@ -11,7 +11,7 @@
 
 use crate::io::Io;
 use crate::units::{BytePos, Offset};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
@@ -25,10 +25,65 @@ pub struct Chunk<I: Io> {
     pub end: BytePos,
     pub buf: Rc<I::Buf>,
     /// What the buffer takes of memory, its unused end included.
-    pub held_bytes: usize,
+    held_bytes: usize,
+    /// Its share of the budget, from when it is added until it is let go.
+    share: OnceCell<Share>,
+}
+
+/// Bytes and a chunk that count against the budget; given back once, by whoever is first:
+/// the one who lets go of the chunk, or the last one who drops it.
+struct Share {
+    bytes: Cell<usize>,
+    held: Rc<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: Cell<usize>,
+    chunks: Cell<usize>,
+}
+
+impl Share {
+    fn give_back(&self) {
+        let bytes = self.bytes.take();
+        if bytes > 0 {
+            self.held.bytes.set(self.held.bytes.get() - bytes);
+            self.held.chunks.set(self.held.chunks.get() - 1);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 impl<I: Io> Chunk<I> {
+    /// `held_bytes`: what the buffer takes of memory.
+    pub fn new(
+        segment: Offset,
+        start: BytePos,
+        end: BytePos,
+        buf: I::Buf,
+        held_bytes: usize,
+    ) -> Rc<Chunk<I>> {
+        Rc::new(Chunk {
+            segment,
+            start,
+            end,
+            buf: Rc::new(buf),
+            held_bytes,
+            share: OnceCell::new(),
+        })
+    }
+
+    fn let_go(&self) {
+        if let Some(share) = self.share.get() {
+            share.give_back();
+        }
+    }
+
     /// The chunk's bytes from `from` to at most `to`.
     pub fn slice(&self, from: BytePos, to: BytePos) -> &[u8] {
         assert!(self.start <= from && from <= to);
@@ -70,16 +125,20 @@ impl<I: Io> Tail<I> {
     }
 
     pub fn clear(&self) {
-        self.chunks.borrow_mut().clear();
+        for chunk in self.chunks.take() {
+            chunk.let_go();
+        }
     }
 
-    fn push(&self, chunk: Rc<Chunk<I>>) -> Option<Rc<Chunk<I>>> {
+    fn push(&self, chunk: Rc<Chunk<I>>) {
         let mut chunks = self.chunks.borrow_mut();
-        let replaced = chunks
+        if chunks
             .back()
             .is_some_and(|last| last.segment == chunk.segment && last.start == chunk.start)
-            .then(|| chunks.pop_back())
-            .flatten();
+            && let Some(last) = chunks.pop_back()
+        {
+            last.let_go();
+        }
         if let Some(last) = chunks.back() {
             assert!(
                 (last.segment, last.start) < (chunk.segment, chunk.start),
@@ -87,7 +146,6 @@ impl<I: Io> Tail<I> {
             );
         }
         chunks.push_back(chunk);
-        replaced
     }
 
     fn drop_oldest(&self, chunk: &Rc<Chunk<I>>) {
@@ -101,21 +159,20 @@ impl<I: Io> Tail<I> {
 /// The chunks of all logs of one shard, under one budget.
 pub struct TailCache<I: Io> {
     budget_bytes: usize,
-    held_bytes: Cell<usize>,
+    held: Rc<Held>,
     by_age: RefCell<VecDeque<Aged<I>>>,
 }
 
 struct Aged<I: Io> {
     tail: Weak<Tail<I>>,
     chunk: Weak<Chunk<I>>,
-    bytes: usize,
 }
 
 impl<I: Io> TailCache<I> {
     pub fn new(budget_bytes: usize) -> Rc<TailCache<I>> {
         Rc::new(TailCache {
             budget_bytes,
-            held_bytes: Cell::new(0),
+            held: Rc::default(),
             by_age: RefCell::new(VecDeque::new()),
         })
     }
@@ -124,42 +181,119 @@ impl<I: Io> TailCache<I> {
     /// budget. A reader that still holds one keeps it alive; it is then no longer
     /// counted.
     pub fn add(&self, tail: &Rc<Tail<I>>, chunk: Rc<Chunk<I>>) {
-        let bytes = chunk.held_bytes;
-        self.by_age.borrow_mut().push_back(Aged {
+        let share = Share {
+            bytes: Cell::new(chunk.held_bytes),
+            held: self.held.clone(),
+        };
+        assert!(chunk.share.set(share).is_ok(), "a chunk is added once");
+        self.held
+            .bytes
+            .set(self.held.bytes.get() + chunk.held_bytes);
+        self.held.chunks.set(self.held.chunks.get() + 1);
+        let mut by_age = self.by_age.borrow_mut();
+        by_age.push_back(Aged {
             tail: Rc::downgrade(tail),
             chunk: Rc::downgrade(&chunk),
-            bytes,
         });
-        self.held_bytes.set(self.held_bytes.get() + bytes);
-        drop(tail.push(chunk));
-        while self.held_bytes.get() > self.budget_bytes {
-            let Some(oldest) = self.by_age.borrow_mut().pop_front() else {
+        tail.push(chunk);
+        while self.held.bytes.get() > self.budget_bytes {
+            let Some(oldest) = by_age.pop_front() else {
                 break;
             };
-            self.held_bytes.set(self.held_bytes.get() - oldest.bytes);
-            if let (Some(tail), Some(chunk)) = (oldest.tail.upgrade(), oldest.chunk.upgrade()) {
-                tail.drop_oldest(&chunk);
+            if let Some(chunk) = oldest.chunk.upgrade() {
+                chunk.let_go();
+                if let Some(tail) = oldest.tail.upgrade() {
+                    tail.drop_oldest(&chunk);
+                }
             }
         }
-        self.forget_gone();
+        // Chunks that were replaced leave their entries behind: a log of small appends,
+        // with an idle log's chunk at the front, would else grow the list for ever. Each
+        // sweep halves it at least, so an append stays at O(1).
+        if by_age.len() > 2 * self.held.chunks.get() + 64 {
+            by_age.retain(|aged| aged.chunk.strong_count() > 0);
+        }
     }
 
+    /// Bytes of the chunks that readers find.
     pub fn held_bytes(&self) -> usize {
-        self.held_bytes.get()
+        self.held.bytes.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::BLOCK;
+    use crate::io::sim::{Sim, SimIo};
+
+    struct Room {
+        _sim: Sim,
+        io: SimIo,
+        cache: Rc<TailCache<SimIo>>,
     }
 
-    /// Chunks that were replaced or whose log is closed weigh nothing any more. They
-    /// are dropped from the front here; ones in the middle wait for their turn, which
-    /// keeps an append at O(1), and count until then.
-    fn forget_gone(&self) {
-        let mut by_age = self.by_age.borrow_mut();
-        while by_age
-            .front()
-            .is_some_and(|aged| aged.chunk.strong_count() == 0)
-        {
-            if let Some(gone) = by_age.pop_front() {
-                self.held_bytes.set(self.held_bytes.get() - gone.bytes);
-            }
+    fn room(blocks: usize) -> Room {
+        let sim = Sim::from_seed(1);
+        Room {
+            io: sim.io(),
+            cache: TailCache::new(blocks * BLOCK),
+            _sim: sim,
         }
+    }
+
+    impl Room {
+        /// One block at the `start`-th block, with so many bytes in it.
+        fn add(&self, tail: &Rc<Tail<SimIo>>, start: u64, used: u64) {
+            let start = BytePos(start * BLOCK as u64);
+            let chunk = Chunk::new(
+                Offset(0),
+                start,
+                start.plus(used),
+                self.io.alloc(BLOCK),
+                BLOCK,
+            );
+            self.cache.add(tail, chunk);
+        }
+    }
+
+    #[test]
+    fn a_replaced_chunk_weighs_nothing_and_pushes_nobody_out() {
+        let room = room(3);
+        let (idle, busy) = (Rc::new(Tail::default()), Rc::new(Tail::default()));
+        room.add(&idle, 0, 100);
+        for used in 1..4000 {
+            room.add(&busy, 0, used);
+        }
+        assert_eq!(room.cache.held_bytes(), 2 * BLOCK);
+        assert!(idle.at(Offset(0), BytePos(0)).is_some());
+        assert!(room.cache.by_age.borrow().len() < 200, "the list is swept");
+    }
+
+    #[test]
+    fn the_oldest_goes_first_whosever_it_is() {
+        let room = room(3);
+        let (a, b) = (Rc::new(Tail::default()), Rc::new(Tail::default()));
+        room.add(&a, 0, 4096);
+        room.add(&b, 0, 4096);
+        room.add(&a, 1, 4096);
+        room.add(&a, 2, 4096);
+        assert_eq!(room.cache.held_bytes(), 3 * BLOCK);
+        assert_eq!(a.begins(Offset(0)), Some(BytePos(4096)));
+        assert!(b.at(Offset(0), BytePos(7)).is_some());
+    }
+
+    #[test]
+    fn what_a_reader_holds_is_counted_no_more_once_it_was_let_go() {
+        let room = room(1);
+        let tail = Rc::new(Tail::default());
+        room.add(&tail, 0, 4096);
+        let held = tail.at(Offset(0), BytePos(0)).unwrap();
+        room.add(&tail, 1, 4096);
+        assert_eq!(room.cache.held_bytes(), BLOCK);
+        drop(held);
+        assert_eq!(room.cache.held_bytes(), BLOCK);
+        tail.clear();
+        assert_eq!(room.cache.held_bytes(), 0);
     }
 }

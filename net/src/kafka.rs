@@ -9,6 +9,7 @@
 //!  context      what a handler is given
 //!  answer       what a handler gives back
 //!  errors       what went wrong below -> Kafka's code
+//!  following    the image of the cluster -> this shard's partitions
 //!  limits       what one client, and all of them together, may hold
 //! ```
 //!
@@ -32,6 +33,7 @@ pub mod cores;
 pub mod errors;
 pub mod following;
 pub mod frame;
+pub mod fuzzing;
 pub mod group;
 pub mod guard;
 pub mod hosted;

@@ -74,8 +74,11 @@ impl Accept for Listener {
 
     async fn accept(&self) -> io::Result<(TcpSocket, SocketAddr)> {
         let stream = self.listener.accept().await.map_err(io::Error::from)?;
-        // Both fail only where the client has already gone.
+        // All three fail only where the client has already gone.
         stream.set_nodelay(true).map_err(io::Error::from)?;
+        // A client whose machine is gone says nothing: the kernel asks it now and then,
+        // also while a long request of its keeps the connection from being idle.
+        set_keepalive(&stream)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         let socket = TcpSocket {
             stream,
@@ -128,6 +131,25 @@ impl Socket for TcpSocket {
         let first = slices.iter().find(|s| !s.is_empty());
         let first = first.expect("there is something to send");
         Pin::new(&mut self.stream).poll_write(cx, first)
+    }
+}
+
+fn set_keepalive(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, since `socket` is borrowed; the pointer and length
+    // are those of `on`, which setsockopt only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_KEEPALIVE,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -36,7 +36,7 @@ Exit status:
   2  the command line makes no sense
 
 With --json, one object a line; its `type` says what it is: batch, record, command, \
-segment, index_entry, index, producer, producers, leader_epoch, mark, text, partition. \
+segment, index_entry, index, producer, producers, leader_epoch, leader_epochs, mark, text, partition. \
 A `status` other than `ok` or `preallocated` is damage.";
 
 #[derive(clap::Args)]

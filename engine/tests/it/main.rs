@@ -1,5 +1,8 @@
 //! The engine under the simulator.
 
 mod crashes;
+mod damage;
 mod stories;
+mod takeover;
+mod upkeep;
 mod world;

@@ -5,12 +5,7 @@ use klamm_engine::config::LogConfig;
 use klamm_engine::error::ReadError;
 use klamm_engine::io::Io;
 use klamm_engine::io::sim::{PowerCut, Sim};
-use klamm_engine::segment::file_name;
 use klamm_engine::units::{Offset, TimestampMs};
-
-fn log_path(base: i64) -> String {
-    format!("{DIR}/{}", file_name(Offset(base), "log"))
-}
 
 #[test]
 fn what_is_acknowledged_is_read_back() {
@@ -180,4 +175,58 @@ fn retention_by_size_drops_the_oldest_segments() {
         let records = read_all(&orders, start, || 10_000).await.unwrap();
         assert_eq!(records.last().unwrap().0, 199);
     });
+}
+
+#[test]
+fn a_folder_made_by_a_process_that_was_killed_outlives_the_power() {
+    for syncs in 1..12 {
+        let sim = Sim::from_seed(7);
+        let io = sim.io();
+        // Killed somewhere on the way: what it made is seen by the next, synced or not.
+        sim.kill_in(std::time::Duration::from_micros(syncs * 60));
+        let _ = sim.try_run(async {
+            let _ = open_on(&io, LogConfig::default(), false).await;
+            io.sleep(std::time::Duration::from_secs(1)).await;
+        });
+        let io = sim.restart();
+        let orders = open(&sim, &io, LogConfig::default(), false);
+        sim.run(async {
+            let appended = orders.append(&batch(&[value(0, 10)], 5)).unwrap();
+            orders.acknowledged(appended.next_offset).await.unwrap();
+        });
+        sim.power_cut_how(PowerCut::LoseAll);
+        let io = sim.restart();
+        let orders = open(&sim, &io, LogConfig::default(), false);
+        assert_eq!(orders.offsets().log_end, Offset(1), "{syncs}");
+    }
+}
+
+/// More than one round can take, and more behind it: the rounds that follow must not write
+/// a block twice at once.
+#[test]
+fn a_burst_beyond_a_round_is_written_as_it_came() {
+    for seed in 0..6 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        let orders = open(&sim, &io, LogConfig::default(), false);
+        let mut n = 0;
+        let mut burst = |count: u64, len: usize| {
+            for _ in 0..count {
+                orders.append(&batch(&[value(n, len)], 5)).unwrap();
+                n += 1;
+            }
+        };
+        sim.run(async {
+            burst(20, 1_000_000);
+            io.sleep(std::time::Duration::from_micros(20)).await;
+            burst(3, 100);
+            io.sleep(std::time::Duration::from_micros(60)).await;
+            burst(3, 3000);
+            orders.acknowledged(Offset(26)).await.unwrap();
+        });
+        sim.kill();
+        let io = sim.restart();
+        let orders = open(&sim, &io, LogConfig::default(), false);
+        assert_eq!(orders.offsets().log_end, Offset(26), "seed {seed}");
+    }
 }

@@ -7,6 +7,7 @@ use klamm_engine::error::{Offline, ReadError};
 use klamm_engine::io::Io;
 use klamm_engine::io::sim::{Sim, SimIo};
 use klamm_engine::partition::{OpenOptions, Partition};
+use klamm_engine::segment::file_name;
 use klamm_engine::tail::TailCache;
 use klamm_engine::units::{LeaderEpoch, Offset, TimestampMs};
 use std::path::PathBuf;
@@ -22,14 +23,28 @@ pub fn small_segments() -> LogConfig {
     }
 }
 
+/// The path of the segment that begins at `base`.
+pub fn log_path(base: i64) -> String {
+    format!("{DIR}/{}", file_name(Offset(base), "log"))
+}
+
 pub async fn open_on<I: Io>(
     io: &I,
     config: LogConfig,
     clean: bool,
 ) -> Result<Rc<Partition<I>>, Offline> {
+    open_at_epoch(io, config, clean, 0).await
+}
+
+pub async fn open_at_epoch<I: Io>(
+    io: &I,
+    config: LogConfig,
+    clean: bool,
+    leader_epoch: i32,
+) -> Result<Rc<Partition<I>>, Offline> {
     let options = OpenOptions {
         clean,
-        leader_epoch: LeaderEpoch(0),
+        leader_epoch: LeaderEpoch(leader_epoch),
     };
     Partition::open(
         io.clone(),

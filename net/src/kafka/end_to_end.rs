@@ -713,6 +713,46 @@ fn metadata_of_topics_that_are_not_there() {
     });
 }
 
+/// Byte for byte, against the shapes in Kafka's `*Response.json`: the other tests
+/// decode with the crate that also encoded.
+#[test]
+fn the_bytes_of_old_answers() {
+    run(|front| async move {
+        let client = front.connect();
+        client.ask(3, &produce(1, &[("orders", 1, batch(&client.io, &["x"]))]));
+        #[rustfmt::skip]
+        assert_eq!(&client.frame().await[..], [
+            0, 0, 0, 0,                                     // correlation id
+            0, 0, 0, 1,  0, 6, b'o', b'r', b'd', b'e', b'r', b's',
+            0, 0, 0, 1,  0, 0, 0, 1,  0, 0,                 // partition 1, no error
+            0, 0, 0, 0, 0, 0, 0, 0,                         // base offset
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, // log append time
+            0, 0, 0, 0,                                     // throttle time
+        ]);
+        let other = MetadataRequestTopic::default().with_name(Some(name("other").into()));
+        let request = MetadataRequest::default().with_topics(Some(vec![other]));
+        client.ask(1, &request);
+        #[rustfmt::skip]
+        assert_eq!(&client.frame().await[..], [
+            &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3, 0, 13][..], // correlation id, broker 3
+            b"gorge.example", &[0, 0, 0x23, 0x84, 0, 4], b"left",
+            &[0, 0, 0, 3],                                  // controller
+            &[0, 0, 0, 1, 0, 0, 0, 5], b"other", &[0],      // no error; not internal
+            &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3],    // partition 0, leader 3
+            &[0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 3], // replicas, in sync
+        ].concat());
+        client.ask(0, &ApiVersionsRequest::default());
+        let versions = client.frame().await;
+        #[rustfmt::skip]
+        assert_eq!(&versions[..22], [
+            0, 0, 0, 2,  0, 0,  0, 0, 0, 26,
+            0, 0,  0, 0,  0, 12,                            // Produce 0-12
+            0, 1,  0, 4,  0, 12,                            // Fetch 4-12
+        ]);
+        assert_eq!(versions.len(), 10 + 6 * crate::kafka::route::APIS.len());
+    });
+}
+
 #[test]
 fn what_is_advertised_is_what_is_served() {
     run(|front| async move {

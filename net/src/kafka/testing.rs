@@ -40,7 +40,6 @@ pub struct Front {
     pub sim: Sim,
     /// The shard that clients are connected to.
     pub local: Rc<Local<SimIo>>,
-    pub shards: Vec<Rc<Local<SimIo>>>,
 }
 
 impl Front {
@@ -77,7 +76,6 @@ impl Front {
         Front {
             sim,
             local: shards[0].clone(),
-            shards,
         }
     }
 

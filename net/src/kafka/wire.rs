@@ -153,11 +153,12 @@ impl Writer {
     }
 
     pub fn string(&mut self, text: &str) {
-        // Longer than a request could have brought it: names come from requests.
-        let len = i16::try_from(text.len()).expect("a string that came over the wire");
         if self.flexible {
-            self.uvarint(len as u32 + 1);
+            let len = u32::try_from(text.len()).expect("a string that came in a frame");
+            self.uvarint(len + 1);
         } else {
+            // What is written here was read from a request of the same version.
+            let len = i16::try_from(text.len()).expect("a string of a plain version");
             self.to.put_i16(len);
         }
         self.to.put_slice(text.as_bytes());

@@ -201,7 +201,7 @@ impl fmt::Display for Summary {
             self.file, self.status, self.batches, self.records
         )?;
         match (self.base_offset, self.next_offset) {
-            (Some(base), Some(next)) => write!(f, "{base} to {}", next - 1)?,
+            (Some(base), Some(next)) if next > base => write!(f, "{base} to {}", next - 1)?,
             _ => write!(f, "none")?,
         }
         write!(f, ", {} of {} bytes", self.valid_bytes, self.bytes)?;
@@ -262,7 +262,7 @@ fn batch_line(position: u64, batch: &Batch<'_>, crc_ok: bool) -> BatchLine {
         last_offset: batch.last_offset().0,
         records: batch.record_count(),
         codec: batch.codec().name(),
-        crc: if crc_ok { "ok" } else { "WRONG" },
+        crc: if crc_ok { "ok" } else { "wrong" },
         leader_epoch: batch.leader_epoch().0,
         max_timestamp: batch.max_timestamp().0,
         timestamp_type: match batch.timestamp_type() {

@@ -169,3 +169,37 @@ fn zstd_is_kept_from_clients_that_are_older_than_it() {
         assert_eq!((partitions[1].error_code, bytes(1)), (code, bytes_after));
     }
 }
+
+/// Version 4, byte for byte: what a client of 2017 has to read.
+#[test]
+fn the_bytes_of_version_4() {
+    let front = Front::new();
+    let ctx = front.context(1, 4);
+    let shape = vec![(StrBytes::from_static_str("ab"), vec![1])];
+    let outcomes = vec![Ok(fetched(&[b"records"]))];
+    let Answer::Send(parts) = encode(&ctx, false, Code::NONE, shape, outcomes, false, None) else {
+        panic!("it is sent");
+    };
+    let bytes: Vec<u8> = parts.iter().flat_map(|p| p.as_slice().to_vec()).collect();
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 57,  0, 0, 0, 77,              // size, correlation id
+        0, 0, 0, 0,                             // throttle time
+        0, 0, 0, 1,  0, 2, b'a', b'b',          // one topic, "ab"
+        0, 0, 0, 1,  0, 0, 0, 1,  0, 0,         // one partition, 1, no error
+        0, 0, 0, 0, 0, 0, 0, 90,                // high watermark
+        0, 0, 0, 0, 0, 0, 0, 80,                // last stable offset
+        0xff, 0xff, 0xff, 0xff,                 // aborted transactions: null
+        0, 0, 0, 7, b'r', b'e', b'c', b'o', b'r', b'd', b's',
+    ];
+    assert_eq!(bytes, expected);
+}
+
+/// A compact name may be longer than a plain one can: it is only unknown.
+#[test]
+fn a_long_name_of_version_12_comes_back() {
+    let long: &'static str = Box::leak("x".repeat(70_000).into_boxed_str());
+    let outcomes = vec![Err(Code::UNKNOWN_TOPIC_OR_PARTITION.into())];
+    let response = encoded(12, Code::NONE, vec![(long, vec![0])], outcomes, false);
+    assert_eq!(response.responses[0].topic.len(), 70_000);
+}

@@ -2,9 +2,9 @@
 //! from the table must be taken by it to the last byte, at every version served.
 
 use super::*;
+use crate::kafka::fuzzing::with_type;
 use crate::kafka::route::{APIS, Api};
 use bytes::{BufMut, BytesMut};
-use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, Message};
 use proptest::prelude::*;
 
@@ -132,39 +132,6 @@ fn agree<Q: Decodable + Encodable + Message>(api: &Api, version: i16, body: &Byt
         .unwrap_or_else(|e| panic!("{what}: {e}"));
     let used = check(api.key, flexible, version, &again);
     assert_eq!(used, Ok(again.len()), "{what}: encoded again");
-}
-
-macro_rules! with_type {
-    ($api:expr, $do:ident, $($arg:expr),*) => {
-        match $api.key {
-            1 => $do::<FetchRequest>($($arg),*),
-            2 => $do::<ListOffsetsRequest>($($arg),*),
-            3 => $do::<MetadataRequest>($($arg),*),
-            8 => $do::<OffsetCommitRequest>($($arg),*),
-            9 => $do::<OffsetFetchRequest>($($arg),*),
-            10 => $do::<FindCoordinatorRequest>($($arg),*),
-            11 => $do::<JoinGroupRequest>($($arg),*),
-            12 => $do::<HeartbeatRequest>($($arg),*),
-            13 => $do::<LeaveGroupRequest>($($arg),*),
-            14 => $do::<SyncGroupRequest>($($arg),*),
-            15 => $do::<DescribeGroupsRequest>($($arg),*),
-            16 => $do::<ListGroupsRequest>($($arg),*),
-            18 => $do::<ApiVersionsRequest>($($arg),*),
-            19 => $do::<CreateTopicsRequest>($($arg),*),
-            20 => $do::<DeleteTopicsRequest>($($arg),*),
-            21 => $do::<DeleteRecordsRequest>($($arg),*),
-            22 => $do::<InitProducerIdRequest>($($arg),*),
-            23 => $do::<OffsetForLeaderEpochRequest>($($arg),*),
-            32 => $do::<DescribeConfigsRequest>($($arg),*),
-            33 => $do::<AlterConfigsRequest>($($arg),*),
-            37 => $do::<CreatePartitionsRequest>($($arg),*),
-            42 => $do::<DeleteGroupsRequest>($($arg),*),
-            44 => $do::<IncrementalAlterConfigsRequest>($($arg),*),
-            47 => $do::<OffsetDeleteRequest>($($arg),*),
-            60 => $do::<DescribeClusterRequest>($($arg),*),
-            key => panic!("API {key} has no type here"),
-        }
-    };
 }
 
 /// Produce has its own decoder.
