@@ -17,11 +17,10 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 /// A byte stream to a client, as a connection needs it. Dropping it closes it.
 pub trait Socket {
@@ -46,29 +45,11 @@ pub trait Accept {
 
 /// Finds out whether an address can be listened at, and which port 0 becomes.
 ///
-/// The shards' sockets share their port (SO_REUSEPORT), also with those of another
-/// broker of the same user, and neither would notice. So this asks without sharing
-/// first. What is in the way may then also be connections of a broker that has ended,
-/// which the kernel keeps for a minute; they do not hinder sockets that share. Only
-/// somebody who accepts connections does.
+/// The shards' sockets share their port, also with those of another broker of the same
+/// user, and neither would notice. This one does not share: it fails where anybody
+/// listens. What is left of a stopped broker's connections does not count.
 pub fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
-    match std::net::TcpListener::bind(address) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse && !is_listened_at(address) => Ok(address),
-        bound => bound?.local_addr(),
-    }
-}
-
-fn is_listened_at(address: SocketAddr) -> bool {
-    let mut there = address;
-    if address.ip().is_unspecified() {
-        there.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-    let tried = std::net::TcpStream::connect_timeout(&there, Duration::from_secs(1));
-    !tried.as_ref().is_err_and(refused)
+    std::net::TcpListener::bind(address)?.local_addr()
 }
 
 /// A shard's listening socket.
@@ -97,7 +78,11 @@ impl Accept for Listener {
         stream.set_nodelay(true).map_err(io::Error::from)?;
         // A client whose machine is gone says nothing: the kernel asks it now and then,
         // also while a long request of its keeps the connection from being idle.
-        set_keepalive(&stream)?;
+        switch_on(&stream, libc::SO_KEEPALIVE)?;
+        // A broker that stops closes first, so its connections wait out a minute in
+        // TIME_WAIT (or for their clients to close) with the port in their name. Marked
+        // so, they do not keep the next broker from it; glommio does not mark them.
+        switch_on(&stream, libc::SO_REUSEADDR)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         let socket = TcpSocket {
             stream,
@@ -153,7 +138,8 @@ impl Socket for TcpSocket {
     }
 }
 
-fn set_keepalive(socket: &impl AsRawFd) -> io::Result<()> {
+/// Switches on an option of the socket's own level.
+fn switch_on(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is open, since `socket` is borrowed; the pointer and length
     // are those of `on`, which setsockopt only reads.
@@ -161,7 +147,7 @@ fn set_keepalive(socket: &impl AsRawFd) -> io::Result<()> {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_KEEPALIVE,
+            option,
             (&raw const on).cast(),
             size_of_val(&on) as libc::socklen_t,
         )
@@ -270,6 +256,29 @@ mod tests {
 
     fn pattern(len: usize) -> Vec<u8> {
         (0..len).map(|at| (at * 31 % 251) as u8).collect()
+    }
+
+    /// As after a restart: nobody listens any more, and the clients have not closed.
+    #[test]
+    fn a_port_is_free_when_only_closed_connections_are_left_of_a_broker() {
+        glommio::LocalExecutor::default().run(async {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || StdStream::connect(address).unwrap());
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut client = client.join().unwrap();
+            let taken = probe(address).unwrap_err();
+            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse, "somebody listens");
+            drop((socket, listener));
+            assert_eq!(
+                client.read(&mut [0; 1]).unwrap(),
+                0,
+                "the broker closed first"
+            );
+            assert_eq!(probe(address).unwrap(), address);
+            drop(client);
+            assert_eq!(probe(address).unwrap(), address);
+        });
     }
 
     #[test]
