@@ -74,11 +74,15 @@ impl Accept for Listener {
 
     async fn accept(&self) -> io::Result<(TcpSocket, SocketAddr)> {
         let stream = self.listener.accept().await.map_err(io::Error::from)?;
-        // All three fail only where the client has already gone.
+        // All of these fail only where the client has already gone.
         stream.set_nodelay(true).map_err(io::Error::from)?;
         // A client whose machine is gone says nothing: the kernel asks it now and then,
         // also while a long request of its keeps the connection from being idle.
-        set_keepalive(&stream)?;
+        switch_on(&stream, libc::SO_KEEPALIVE)?;
+        // After a restart what is left of our connections (FIN_WAIT, TIME_WAIT: up to a
+        // minute) holds the port against `probe`, unless each of them allows its reuse.
+        // glommio's listener does not, so they don't inherit it.
+        switch_on(&stream, libc::SO_REUSEADDR)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         let socket = TcpSocket {
             stream,
@@ -134,7 +138,8 @@ impl Socket for TcpSocket {
     }
 }
 
-fn set_keepalive(socket: &impl AsRawFd) -> io::Result<()> {
+/// Switches an option of SOL_SOCKET on.
+fn switch_on(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is open, since `socket` is borrowed; the pointer and length
     // are those of `on`, which setsockopt only reads.
@@ -142,7 +147,7 @@ fn set_keepalive(socket: &impl AsRawFd) -> io::Result<()> {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_KEEPALIVE,
+            option,
             (&raw const on).cast(),
             size_of_val(&on) as libc::socklen_t,
         )
@@ -307,6 +312,19 @@ mod tests {
             let taken = probe(address).expect_err("another broker would not");
             assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
             drop((first, second));
+        });
+    }
+
+    #[test]
+    fn connections_that_a_broker_closed_first_do_not_keep_its_port() {
+        let address = probe("127.0.0.1:0".parse().unwrap()).unwrap();
+        glommio::LocalExecutor::default().run(async move {
+            let listener = Listener::bind(address).unwrap();
+            let held = StdStream::connect(address).unwrap();
+            let (served, _) = listener.accept().await.unwrap();
+            drop((served, listener));
+            probe(address).expect("only the rest of a connection is left");
+            drop(held);
         });
     }
 }
