@@ -23,7 +23,7 @@ use klamm_engine::config::LogConfig;
 use klamm_engine::error::{Offline, ReadError};
 use klamm_engine::io::Io;
 use klamm_engine::partition::{AppendError, OpenOptions, Partition};
-use klamm_engine::reader::{Range, Slice};
+use klamm_engine::slice::{Range, Slice};
 use klamm_engine::tail::TailCache;
 use klamm_engine::units::{BytePos, LeaderEpoch, Offset};
 use std::fmt;

@@ -43,15 +43,27 @@ fn serve(args: &Args) -> Result<(), String> {
     if let Some(cores) = settings.cores {
         config.cores = cores;
     }
-    let fit = probe::machine(&settings.data, config.cores, config.io_memory_bytes).map_err(|e| e.to_string())?;
+    let fit = probe::machine(&settings.data, config.cores, config.io_memory_bytes)
+        .map_err(|e| e.to_string())?;
     config.io_memory_bytes = fit.io_memory_bytes;
     if fit.in_memory {
-        log::warn!("{} is in memory: nothing in it survives a restart of the machine", settings.data.display());
+        log::warn!(
+            "{} is in memory: nothing in it survives a restart of the machine",
+            settings.data.display()
+        );
     }
-    let folder = DataFolder::open(&settings.data, settings.broker.broker_id).map_err(|e| e.to_string())?;
+    let folder =
+        DataFolder::open(&settings.data, settings.broker.broker_id).map_err(|e| e.to_string())?;
     let address = free_port(&settings).map_err(|e| cannot_listen(&settings, &e))?;
-    let termination = Termination::listen().map_err(|e| format!("signals can't be listened to: {e}"))?;
-    let plan = Arc::new(broker::Plan::new(settings, folder, address, termination, started));
+    let termination =
+        Termination::listen().map_err(|e| format!("signals can't be listened to: {e}"))?;
+    let plan = Arc::new(broker::Plan::new(
+        settings,
+        folder,
+        address,
+        termination,
+        started,
+    ));
     let (for_make, for_serve) = (plan.clone(), plan.clone());
     let ended = runtime::run(
         &config,
@@ -89,6 +101,8 @@ fn cannot_listen(settings: &Settings, error: &std::io::Error) -> String {
         ErrorKind::PermissionDenied => format!(
             "{address} may not be listened at by this user; choose a port above 1023 with --listen"
         ),
-        _ => format!("{address} can't be listened at: {error}; choose another address with --listen"),
+        _ => {
+            format!("{address} can't be listened at: {error}; choose another address with --listen")
+        }
     }
 }

@@ -64,7 +64,16 @@ impl Plan {
     ) -> Plan {
         let limits = limits(&settings);
         let admission = Admission::new(&limits);
-        Plan { settings, folder, address, termination, started, limits, admission, outcome: Mutex::new(None) }
+        Plan {
+            settings,
+            folder,
+            address,
+            termination,
+            started,
+            limits,
+            admission,
+            outcome: Mutex::new(None),
+        }
     }
 
     fn end(&self, outcome: Result<(), String>) {
@@ -73,7 +82,12 @@ impl Plan {
 
     /// After all shards have ended: everything was closed, so the folder is clean.
     pub fn finish(&self) -> Result<(), String> {
-        match self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self
+            .outcome
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             Some(Ok(())) => self.folder.mark_clean().map_err(|e| e.to_string()),
             Some(Err(message)) => Err(message),
             None => Err("the broker stopped without saying why; please report it".to_owned()),
@@ -108,7 +122,12 @@ fn limits(settings: &Settings) -> Limits {
 pub fn make(plan: &Plan, shards: Cluster, io: GlommioIo) -> Here {
     let settings = &plan.settings;
     let tail_bytes = settings.tail_cache_bytes / shards.count();
-    let store = Store::new(io.clone(), settings.data.clone(), plan.folder.clean, tail_bytes);
+    let store = Store::new(
+        io.clone(),
+        settings.data.clone(),
+        plan.folder.clean,
+        tail_bytes,
+    );
     let nothing_yet = Arc::new(Image::empty("", settings.broker.clone()));
     Local::new(
         io,
@@ -122,7 +141,12 @@ pub fn make(plan: &Plan, shards: Cluster, io: GlommioIo) -> Here {
 }
 
 pub async fn serve(plan: &Arc<Plan>, shards: Cluster, io: GlommioIo) {
-    let upkeep = Duration::from_millis(plan.settings.broker.log_retention_check_interval_ms.unsigned_abs());
+    let upkeep = Duration::from_millis(
+        plan.settings
+            .broker
+            .log_retention_check_interval_ms
+            .unsigned_abs(),
+    );
     io.spawn(shards.local().store.clone().housekeep_every(upkeep));
     if shards.here() != ShardId::COORDINATOR {
         shards.stopping().await;
@@ -136,16 +160,28 @@ pub async fn serve(plan: &Arc<Plan>, shards: Cluster, io: GlommioIo) {
 /// Shard 0's part: opens everything, waits for a signal, closes everything.
 async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), String> {
     let local = shards.local();
-    local.store.remove_leftovers().await.map_err(|e| e.to_string())?;
-    let core = CoreConfig { broker: plan.settings.broker.clone(), cluster_id: plan.folder.cluster_id().map(str::to_owned), id_seed: random_bits()? };
+    local
+        .store
+        .remove_leftovers()
+        .await
+        .map_err(|e| e.to_string())?;
+    let core = CoreConfig {
+        broker: plan.settings.broker.clone(),
+        cluster_id: plan.folder.cluster_id().map(str::to_owned),
+        id_seed: random_bits()?,
+    };
     let config = DriverConfig::new(core, plan.folder.clean);
-    let host = EveryShard { shards: shards.clone() };
+    let host = EveryShard {
+        shards: shards.clone(),
+    };
     let driver = Driver::open(io.clone(), plan.folder.path(), config, host)
         .await
         .map_err(|e| format!("the coordinator can't be opened: {e}"))?;
     local.set_coordinator(Rc::new(OnThisShard(driver.clone())));
     let ready = async {
-        plan.folder.join(&driver.image().cluster_id).map_err(|e| e.to_string())?;
+        plan.folder
+            .join(&driver.image().cluster_id)
+            .map_err(|e| e.to_string())?;
         register(plan, &driver).await?;
         listen(plan, shards).await
     };
@@ -160,10 +196,19 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
         }
         Err(message) => Err(message),
     };
-    driver.close().await.map_err(|e| format!("the coordinator could not be closed: {e}"))?;
-    let closed = join_all(shards.ids().map(|id| shards.submit_to(id, async |local: Rc<Here>| {
-        local.store.close_all().await.map_err(|offline| offline.to_string())
-    })))
+    driver
+        .close()
+        .await
+        .map_err(|e| format!("the coordinator could not be closed: {e}"))?;
+    let closed = join_all(shards.ids().map(|id| {
+        shards.submit_to(id, async |local: Rc<Here>| {
+            local
+                .store
+                .close_all()
+                .await
+                .map_err(|offline| offline.to_string())
+        })
+    }))
     .await;
     served?;
     for closed in closed {
@@ -183,7 +228,12 @@ fn random_bits() -> Result<u128, String> {
 
 async fn register(plan: &Plan, driver: &Rc<Driver<GlommioIo, EveryShard>>) -> Result<(), String> {
     let (host, port) = plan.advertised();
-    let endpoint = Endpoint { listener: LISTENER.to_owned(), protocol: LISTENER.to_owned(), host, port };
+    let endpoint = Endpoint {
+        listener: LISTENER.to_owned(),
+        protocol: LISTENER.to_owned(),
+        host,
+        port,
+    };
     let broker = Broker {
         id: plan.settings.broker.broker_id,
         rack: plan.settings.broker.rack.clone(),
@@ -231,7 +281,12 @@ async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String>
 }
 
 async fn close_doors(shards: &Cluster, doors: Vec<Door>) {
-    join_all(shards.ids().map(|id| shards.submit_to(id, async |local: Rc<Here>| local.closing.say()))).await;
+    join_all(
+        shards
+            .ids()
+            .map(|id| shards.submit_to(id, async |local: Rc<Here>| local.closing.say())),
+    )
+    .await;
     join_all(doors).await;
 }
 
@@ -248,8 +303,13 @@ async fn give_up_at_second_signal(plan: &Plan, drained: impl Future<Output = ()>
 /// A few lines for whoever started it.
 fn announce(plan: &Plan, shards: usize) {
     let (host, port) = plan.advertised();
-    let data = std::path::absolute(plan.folder.path()).unwrap_or_else(|_| plan.folder.path().to_owned());
-    let state = if plan.folder.clean { "" } else { " (not closed in order before, or new)" };
+    let data =
+        std::path::absolute(plan.folder.path()).unwrap_or_else(|_| plan.folder.path().to_owned());
+    let state = if plan.folder.clean {
+        ""
+    } else {
+        " (not closed in order before, or new)"
+    };
     println!(
         "klamm {} is ready after {} ms\n\
          \x20 listening  {} for Kafka clients, who are told {host}:{port}\n\

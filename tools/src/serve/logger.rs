@@ -29,7 +29,9 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        let ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as i64);
         let thread = std::thread::current();
         let line = format!(
             "{} {:<5} {:<9} {}\n",

@@ -114,12 +114,24 @@ impl Settings {
                 names.insert(name.to_owned(), value);
             }
         };
-        flag("listeners", args.listen.as_ref().map(|a| format!("PLAINTEXT://{a}")));
-        flag("advertised.listeners", args.advertise.as_ref().map(|a| format!("PLAINTEXT://{a}")));
-        flag("log.dirs", args.data.as_ref().map(|path| path.display().to_string()));
+        flag(
+            "listeners",
+            args.listen.as_ref().map(|a| format!("PLAINTEXT://{a}")),
+        );
+        flag(
+            "advertised.listeners",
+            args.advertise.as_ref().map(|a| format!("PLAINTEXT://{a}")),
+        );
+        flag(
+            "log.dirs",
+            args.data.as_ref().map(|path| path.display().to_string()),
+        );
         flag("broker.id", args.broker_id.map(|id| id.to_string()));
         flag("num.partitions", args.partitions.map(|n| n.to_string()));
-        flag("auto.create.topics.enable", args.auto_create.map(|yes| yes.to_string()));
+        flag(
+            "auto.create.topics.enable",
+            args.auto_create.map(|yes| yes.to_string()),
+        );
         flag(CORES, args.cores.map(|n| n.to_string()));
         flag(TAIL_CACHE, args.tail_cache.clone());
 
@@ -137,7 +149,11 @@ impl Settings {
         let (host, port) = parse_listener("listeners", &listeners)?;
         let listen = (host.as_str(), port)
             .to_socket_addrs()
-            .map_err(|e| wrong(format!("listeners={listeners}: {host} can't be looked up: {e}")))?
+            .map_err(|e| {
+                wrong(format!(
+                    "listeners={listeners}: {host} can't be looked up: {e}"
+                ))
+            })?
             .next()
             .ok_or_else(|| wrong(format!("listeners={listeners}: {host} has no address")))?;
         let advertise = match text("advertised.listeners") {
@@ -152,22 +168,39 @@ impl Settings {
         };
         let data = PathBuf::from(text("log.dirs").unwrap_or_default());
         if data.as_os_str().is_empty() || data.display().to_string().contains(',') {
-            return Err(wrong(format!("log.dirs={}: expected one folder", data.display())));
+            return Err(wrong(format!(
+                "log.dirs={}: expected one folder",
+                data.display()
+            )));
         }
-        Ok(Settings { listen, advertise, data, cores, tail_cache_bytes, broker })
+        Ok(Settings {
+            listen,
+            advertise,
+            data,
+            cores,
+            tail_cache_bytes,
+            broker,
+        })
     }
 }
 
 /// `PLAINTEXT://host:port`; the host of an IPv6 address stands in brackets.
 fn parse_listener(name: &str, text: &str) -> Result<(String, u16), SettingsError> {
-    let shape = || wrong(format!("{name}={text}: expected one PLAINTEXT://HOST:PORT; TLS and SASL are not there yet"));
+    let shape = || {
+        wrong(format!(
+            "{name}={text}: expected one PLAINTEXT://HOST:PORT; TLS and SASL are not there yet"
+        ))
+    };
     let address = match text.split_once("://") {
         Some(("PLAINTEXT", address)) => address,
         Some(_) => return Err(shape()),
         None => text,
     };
     let (host, port) = address.rsplit_once(':').ok_or_else(shape)?;
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     if host.is_empty() || host.contains([',', '/']) {
         return Err(shape());
     }
@@ -178,13 +211,17 @@ fn parse_cores(text: &str) -> Result<usize, SettingsError> {
     // A shard's number is 16 bits, and no machine has a mesh of more than this.
     match text.parse() {
         Ok(n) if (1..=256).contains(&n) => Ok(n),
-        _ => Err(wrong(format!("{CORES}={text}: expected a number from 1 to 256"))),
+        _ => Err(wrong(format!(
+            "{CORES}={text}: expected a number from 1 to 256"
+        ))),
     }
 }
 
 /// `4096`, `64KiB`, `128MiB`, `2GiB`.
 fn parse_size(text: &str) -> Result<usize, SettingsError> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim() {
         "" | "B" => 0,
@@ -193,15 +230,27 @@ fn parse_size(text: &str) -> Result<usize, SettingsError> {
         "GiB" | "g" | "G" => 30,
         _ => 64,
     };
-    let bytes = number.parse::<usize>().ok().filter(|_| shift < 64).and_then(|n| n.checked_mul(1 << shift));
-    bytes.ok_or_else(|| wrong(format!("{TAIL_CACHE}={text}: expected a size such as 67108864, 64MiB or 2GiB")))
+    let bytes = number
+        .parse::<usize>()
+        .ok()
+        .filter(|_| shift < 64)
+        .and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| {
+        wrong(format!(
+            "{TAIL_CACHE}={text}: expected a size such as 67108864, 64MiB or 2GiB"
+        ))
+    })
 }
 
 /// The file's settings by their full names. `"num.partitions" = 3` and
 /// `num.partitions = 3` mean the same.
 fn read_file(path: &Path) -> Result<BTreeMap<String, String>, SettingsError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| wrong(format!("could not read the settings file {}: {e}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        wrong(format!(
+            "could not read the settings file {}: {e}",
+            path.display()
+        ))
+    })?;
     let table: toml::Table = toml::from_str(&text).map_err(|e| {
         wrong(format!(
             "the settings file {} is not TOML: {e}\n(a name that goes on another one, as max.connections.per.ip does max.connections, has to stand in quotes)",
@@ -209,13 +258,22 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, String>, SettingsError> {
         ))
     })?;
     let mut names = BTreeMap::new();
-    flatten("", &table, &mut names).map_err(|what| wrong(format!("in the settings file {}: {what}", path.display())))?;
+    flatten("", &table, &mut names)
+        .map_err(|what| wrong(format!("in the settings file {}: {what}", path.display())))?;
     Ok(names)
 }
 
-fn flatten(prefix: &str, table: &toml::Table, names: &mut BTreeMap<String, String>) -> Result<(), String> {
+fn flatten(
+    prefix: &str,
+    table: &toml::Table,
+    names: &mut BTreeMap<String, String>,
+) -> Result<(), String> {
     for (key, value) in table {
-        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let name = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
         let text = match value {
             toml::Value::Table(inner) => {
                 flatten(&name, inner, names)?;
@@ -269,7 +327,15 @@ mod tests {
         )
         .unwrap();
         let file = file.to_str().unwrap();
-        let settings = resolve(&["--config", file, "--partitions", "9", "--set", "log.retention.ms=1000"]).unwrap();
+        let settings = resolve(&[
+            "--config",
+            file,
+            "--partitions",
+            "9",
+            "--set",
+            "log.retention.ms=1000",
+        ])
+        .unwrap();
         assert_eq!(settings.broker.num_partitions, 9);
         assert_eq!(settings.broker.max_connections_per_ip, 5);
         assert_eq!(settings.broker.broker_id, 7);

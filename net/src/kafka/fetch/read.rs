@@ -19,7 +19,7 @@ use futures_util::future::{select, select_all};
 use klamm_engine::error::Offline;
 use klamm_engine::io::Io;
 use klamm_engine::partition::{Offsets, Partition};
-use klamm_engine::reader::{Range, Slice};
+use klamm_engine::slice::{Range, Slice};
 use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, ShardId};
 use std::pin::pin;
 use std::rc::Rc;
@@ -222,22 +222,16 @@ async fn find<I: Io>(
     })
 }
 
-/// Memory stays where it is; files are read.
+/// Memory stays where it is. Where a file has a part of it, all is read and checked.
 async fn parts<I: Io>(slice: Slice<I>) -> Result<Vec<Part<I>>, Offline> {
-    let mut parts = Vec::with_capacity(slice.ranges.len());
-    for range in slice.ranges {
-        match range {
-            Range::Memory { chunk, from, to } => parts.push(Part::Memory { chunk, from, to }),
-            Range::File { from, to, .. } => {
-                let of_file = Slice {
-                    bytes: (to.0 - from.0) as usize,
-                    ranges: vec![range],
-                };
-                parts.extend(of_file.load().await?.into_iter().map(Part::Bytes));
-            }
-        }
+    if slice.ranges.iter().any(Range::is_file) {
+        return Ok(slice.load().await?.into_iter().map(Part::Bytes).collect());
     }
-    Ok(parts)
+    let memory = slice.ranges.into_iter().map(|range| match range {
+        Range::Memory { chunk, from, to } => Part::Memory { chunk, from, to },
+        Range::File { .. } => unreachable!("there is none"),
+    });
+    Ok(memory.collect())
 }
 
 fn failed<I: Io>(partition: &Partition<I>, offline: Offline) -> Failure {
