@@ -26,7 +26,7 @@ mod changelog;
 mod folder;
 mod index;
 mod producers;
-mod segment;
+pub mod segment;
 mod small;
 
 pub const HELP: &str = "\

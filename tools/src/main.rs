@@ -3,7 +3,7 @@
 //! ```text
 //!  serve                                  the broker itself
 //!  topic · produce · consume · group      clients, over the Kafka protocol
-//!  inspect                                a data folder's files, no broker needed
+//!  inspect · repair                       a data folder's files, no broker needed
 //!  completions                            for the shell
 //! ```
 
@@ -22,6 +22,7 @@ mod inspect;
 mod interrupt;
 mod output;
 mod produce;
+mod repair;
 mod serve;
 mod topic;
 
@@ -63,6 +64,9 @@ enum Command {
     /// Look into files of a data folder, Klamm's or Kafka's: no broker is needed.
     #[command(after_long_help = inspect::HELP)]
     Inspect(inspect::Args),
+    /// Say what is damaged in a partition's folder, and give it up if told to.
+    #[command(after_long_help = EXIT_CODES)]
+    Repair(repair::Args),
     /// Print a completion script, as in: klamm completions bash > /etc/bash_completion.d/klamm
     Completions { shell: clap_complete::Shell },
 }
@@ -159,6 +163,7 @@ fn main() -> ExitCode {
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
+        Command::Repair(args) => repair::run(args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Completions { shell } => completions(shell),
     }
