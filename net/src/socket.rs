@@ -47,7 +47,7 @@ pub trait Accept {
 ///
 /// The shards' sockets share their port, also with those of another broker of the same
 /// user, and neither would notice. This one does not share: it fails where anybody
-/// listens.
+/// listens. What is left of a stopped broker's connections does not count.
 pub fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     std::net::TcpListener::bind(address)?.local_addr()
 }
@@ -78,7 +78,11 @@ impl Accept for Listener {
         stream.set_nodelay(true).map_err(io::Error::from)?;
         // A client whose machine is gone says nothing: the kernel asks it now and then,
         // also while a long request of its keeps the connection from being idle.
-        set_keepalive(&stream)?;
+        switch_on(&stream, libc::SO_KEEPALIVE)?;
+        // A broker that stops closes first, so its connections wait out a minute in
+        // TIME_WAIT (or for their clients to close) with the port in their name. Marked
+        // so, they do not keep the next broker from it; glommio does not mark them.
+        switch_on(&stream, libc::SO_REUSEADDR)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         let socket = TcpSocket {
             stream,
@@ -134,7 +138,8 @@ impl Socket for TcpSocket {
     }
 }
 
-fn set_keepalive(socket: &impl AsRawFd) -> io::Result<()> {
+/// Switches on an option of the socket's own level.
+fn switch_on(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is open, since `socket` is borrowed; the pointer and length
     // are those of `on`, which setsockopt only reads.
@@ -142,7 +147,7 @@ fn set_keepalive(socket: &impl AsRawFd) -> io::Result<()> {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_KEEPALIVE,
+            option,
             (&raw const on).cast(),
             size_of_val(&on) as libc::socklen_t,
         )
@@ -251,6 +256,29 @@ mod tests {
 
     fn pattern(len: usize) -> Vec<u8> {
         (0..len).map(|at| (at * 31 % 251) as u8).collect()
+    }
+
+    /// As after a restart: nobody listens any more, and the clients have not closed.
+    #[test]
+    fn a_port_is_free_when_only_closed_connections_are_left_of_a_broker() {
+        glommio::LocalExecutor::default().run(async {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || StdStream::connect(address).unwrap());
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut client = client.join().unwrap();
+            let taken = probe(address).unwrap_err();
+            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse, "somebody listens");
+            drop((socket, listener));
+            assert_eq!(
+                client.read(&mut [0; 1]).unwrap(),
+                0,
+                "the broker closed first"
+            );
+            assert_eq!(probe(address).unwrap(), address);
+            drop(client);
+            assert_eq!(probe(address).unwrap(), address);
+        });
     }
 
     #[test]

@@ -159,7 +159,10 @@ impl<I: Io, S: Socket> Connection<I, S> {
             }
         }
         moved |= self.dispatch(cx, frames_left);
-        if self.may_take() && self.acquire.is_none() {
+        // More bytes only where the next frame is not whole: what has come and was not
+        // dispatched, for whatever reason, is all that is held of what is to come.
+        let is_whole = matches!(self.frames.front(), Ok(Front::Whole { .. }));
+        if self.may_take() && self.acquire.is_none() && !is_whole {
             moved |= self.receive(cx)?;
         } else {
             // Reading stands because of us: the frame's clock does not run.

@@ -229,7 +229,7 @@ fn no_api_believes_a_count() {
 
 #[test]
 fn a_client_id_with_control_characters_is_taken_and_escaped_in_the_log() {
-    let broker = Broker::start();
+    let broker = Broker::with().flag("--log", "debug").start();
     let mut connection = broker.connect();
     let id = "nice\r\n1970-01-01 FORGED everything is fine\x1b[2J";
     connection.client_id = Some(id.to_owned());
@@ -237,12 +237,13 @@ fn a_client_id_with_control_characters_is_taken_and_escaped_in_the_log() {
     assert_eq!(answer.error_code, 0);
     let metadata = MetadataRequest::default().with_topics(Some(Vec::new()));
     connection.call(9, &metadata).expect("taken");
-    // Something to tell the log about: a body that is cut short.
+    // One more reason to say something of it: a body that is cut short.
     let mut frame = encode(1, Some(id), 9, &metadata);
     frame.truncate(frame.len() - 1);
     connection.send_frame(&frame).unwrap();
     connection.expect_close();
     let log = broker.log();
+    assert!(log.contains("FORGED"), "else this shows nothing: {log}");
     assert!(!log.contains('\x1b'), "{log:?}");
     assert!(
         !log.lines()

@@ -317,7 +317,7 @@ fn what_createtopics_refuses() {
         (with(2, &[]), 38),
         (with(0, &[]), 38),
         (with(-3, &[]), 38),
-        (with(i16::MAX, &[]), 44),
+        (with(i16::MAX, &[]), 38),
         (with(1, &[("retention.ms", Some("soon"))]), 40),
         (with(1, &[("retention.ms", None)]), 40),
         (with(1, &[("retention.weeks", Some("1"))]), 40),

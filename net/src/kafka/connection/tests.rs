@@ -165,6 +165,27 @@ fn a_reader_that_never_drains_is_read_no_more_and_then_closed() {
 }
 
 #[test]
+fn a_flood_of_small_requests_is_taken_no_faster_than_it_is_answered() {
+    let front = front(Limits::default());
+    front.sim.run(async {
+        let client = front.connect_with_window(1000);
+        let ask = frame(0, 0, &ApiVersionsRequest::default());
+        let flood: Vec<u8> = ask.repeat(1_000_000);
+        client.send(&flood);
+        client.settle().await;
+        client.io.sleep(Duration::from_secs(1)).await;
+        // An outbox full of answers (1 MiB, each above 100 bytes), those in flight, and
+        // one buffer of requests that wait.
+        let taken = flood.len() - client.unread();
+        let answered_max = (1 << 20) / 100 * ask.len();
+        assert!(
+            taken < answered_max + (128 << 10),
+            "{taken} bytes were taken"
+        );
+    });
+}
+
+#[test]
 fn a_slow_reader_gets_everything_in_the_end() {
     let front = front(Limits::default());
     front.sim.run(async {
