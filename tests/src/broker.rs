@@ -42,6 +42,7 @@ pub struct Broker {
 pub struct Setup {
     flags: Vec<OsString>,
     settings: Vec<(String, String)>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Setup {
@@ -49,6 +50,13 @@ impl Setup {
     #[must_use]
     pub fn flag(mut self, flag: &str, value: impl Into<OsString>) -> Setup {
         self.flags.extend([flag.into(), value.into()]);
+        self
+    }
+
+    /// A variable of the broker's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Setup {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -132,10 +140,22 @@ impl Broker {
 
     /// Stops with SIGTERM and asserts that the broker called it a clean end.
     pub fn stop(&mut self) {
-        self.signal("TERM");
+        self.stop_by("TERM");
+    }
+
+    /// The same with what Ctrl-C sends.
+    pub fn interrupt(&mut self) {
+        self.stop_by("INT");
+    }
+
+    fn stop_by(&mut self, signal: &str) {
+        self.signal(signal);
         let status = self.wait(STOP_WITHIN).unwrap_or_else(|| {
             self.kill9();
-            panic!("no end within {STOP_WITHIN:?} of SIGTERM\n{}", self.log())
+            panic!(
+                "no end within {STOP_WITHIN:?} of SIG{signal}\n{}",
+                self.log()
+            )
         });
         assert!(status.success(), "ended with {status}\n{}", self.log());
     }
@@ -157,6 +177,17 @@ impl Broker {
 
     /// Starts on the data that is there; after [`Broker::stop`] or [`Broker::kill9`].
     pub fn start_again(&mut self) {
+        self.launch();
+        self.await_answer();
+    }
+
+    /// What a later start is to do otherwise. Port and data stay.
+    pub fn change(&mut self, setup: Setup) {
+        self.setup = setup;
+    }
+
+    /// Starts without waiting: the broker may not have got far when this returns.
+    pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the broker runs already");
         let log = OpenOptions::new()
             .create(true)
@@ -182,6 +213,7 @@ impl Broker {
                 command.env_remove(name);
             }
         }
+        command.envs(self.setup.environment.iter().cloned());
         let errors = log.try_clone().expect("share the broker's log");
         let child = command
             .current_dir(self.folder())
@@ -191,10 +223,10 @@ impl Broker {
             .spawn()
             .expect("start klamm");
         self.child = Some(child);
-        self.await_answer();
     }
 
-    fn await_answer(&mut self) {
+    /// Returns once it answers; after [`Broker::launch`].
+    pub fn await_answer(&mut self) {
         let deadline = Instant::now() + START_WITHIN;
         loop {
             if let Some(status) = self.wait(Duration::ZERO) {

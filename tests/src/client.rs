@@ -44,6 +44,18 @@ impl Connection {
         replicas: i16,
         settings: &[(&str, &str)],
     ) -> (i16, String) {
+        self.ask_for_topic(name, partitions, replicas, settings)
+            .expect("an answer to CreateTopics")
+    }
+
+    /// The same over a connection that may break.
+    pub fn ask_for_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        replicas: i16,
+        settings: &[(&str, &str)],
+    ) -> std::io::Result<(i16, String)> {
         let configs = settings.iter().map(|(name, value)| {
             CreatableTopicConfig::default()
                 .with_name(text(name))
@@ -57,10 +69,10 @@ impl Connection {
         let request = CreateTopicsRequest::default()
             .with_topics(vec![new])
             .with_timeout_ms(10_000);
-        let response = self.call(5, &request).expect("an answer to CreateTopics");
+        let response = self.call(5, &request)?;
         let created = &response.topics[0];
         let message = created.error_message.as_deref().unwrap_or("").to_owned();
-        (created.error_code, message)
+        Ok((created.error_code, message))
     }
 
     /// Produces what the bytes are, with acks=all; returns code and base offset.

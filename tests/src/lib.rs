@@ -11,4 +11,6 @@
 pub mod batch;
 pub mod broker;
 pub mod client;
+pub mod fetch;
+pub mod random;
 pub mod wire;
