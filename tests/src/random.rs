@@ -39,11 +39,11 @@ impl Random {
     pub fn another(&mut self) -> Random {
         Random {
             seed: self.seed,
-            state: self.next(),
+            state: self.bits(),
         }
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -53,7 +53,7 @@ impl Random {
 
     /// A number of the range, which is not empty.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
+        range.start + self.bits() % (range.end - range.start)
     }
 
     pub fn below(&mut self, end: usize) -> usize {

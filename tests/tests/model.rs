@@ -86,7 +86,7 @@ fn append(connection: &mut Connection, model: &mut [Vec<Vec<u8>>], p: usize, ran
     let longest = if random.below(4) == 0 { 60_000 } else { 300 };
     let values: Vec<Vec<u8>> = (0..1 + random.below(8))
         .map(|_| {
-            let mut value = random.next().to_be_bytes().to_vec();
+            let mut value = random.bits().to_be_bytes().to_vec();
             value.resize(8 + random.below(longest), b'.');
             value
         })

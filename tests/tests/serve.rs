@@ -226,7 +226,7 @@ fn settings_that_make_no_sense_are_named() {
     let wrong = file("wrong", "num.partitions = \"many\"");
     with(&["--config", &wrong]).says(&["num.partitions", "many", "whole number"]);
     with(&["--cores", "0"]).says(&["klamm.cores", "1 to 256"]);
-    with(&["--listen", "0.0.0.0:9092"]).says(&["--advertise"]);
+    Refusal::of(&mut serve(&data, "0.0.0.0:9092")).says(&["--advertise"]);
     assert!(
         !data.exists(),
         "nothing was made for a start that could not be"
