@@ -288,7 +288,6 @@ impl Client {
         auto_create: bool,
     ) -> Result<Vec<(String, Result<Topic>)>> {
         let answer = self.retrying(Retry::Freely, |c| c.metadata_raw(names, auto_create))?;
-        let connection = self.any()?;
         let mut found = Vec::with_capacity(answer.topics.len());
         for t in answer.topics {
             let name = t.name.map(|n| n.0.to_string()).unwrap_or_default();
@@ -303,7 +302,7 @@ impl Client {
                     partitions,
                 })
             } else {
-                Err(connection.refused(
+                Err(self.any()?.refused(
                     ApiKey::Metadata,
                     t.error_code,
                     format!("topic {name}"),

@@ -33,7 +33,7 @@ use super::assign::Assignor;
 use super::error::{ClientError, Result};
 use super::groups::{Committer, decode_assignment};
 use super::offsets::TopicPartition;
-use super::{Client, Connection, pause};
+use super::{Client, Connection, Retry, pause};
 
 const PROTOCOL_TYPE: StrBytes = StrBytes::from_static_str("consumer");
 /// Three chances before a session of 45 s (Kafka's default) ends.
@@ -132,11 +132,7 @@ impl Member {
         let mut ids_given = 0;
         loop {
             let error = match self.join_once(client) {
-                Ok(assignment) => {
-                    let coordinator = client.coordinator(&self.settings.group)?;
-                    self.start_heart(client, coordinator)?;
-                    return Ok(assignment);
-                }
+                Ok(assignment) => return Ok(assignment),
                 Err(e) => e,
             };
             match error.code().and_then(R::try_from_code) {
@@ -178,7 +174,9 @@ impl Member {
             self.counts = None;
             Vec::new()
         };
-        self.sync_group(&mut connection, &joined, assignments)
+        let assignment = self.sync_group(&mut connection, &joined, assignments)?;
+        self.start_heart(client, coordinator)?;
+        Ok(assignment)
     }
 
     fn join_group(&mut self, connection: &mut Connection) -> Result<JoinGroupResponse> {
@@ -392,6 +390,12 @@ impl Member {
         if self.member_id.is_empty() || self.settings.instance_id.is_some() {
             return Ok(());
         }
+        let left = client.retrying(Retry::Freely, |client| self.leave_once(client));
+        self.forget_identity();
+        left
+    }
+
+    fn leave_once(&self, client: &mut Client) -> Result<()> {
         let coordinator = client.coordinator(&self.settings.group)?;
         let connection = client.broker(coordinator)?;
         let (group, member) = (text(&self.settings.group), text(&self.member_id));
@@ -407,7 +411,6 @@ impl Member {
             .members
             .first()
             .map_or(answer.error_code, |m| m.error_code.max(answer.error_code));
-        self.forget_identity();
         // Sent away in the meantime is as good as gone.
         if code == 0 || code == R::UnknownMemberId.code() {
             return Ok(());
