@@ -58,22 +58,7 @@ pub fn inspect(folder: &Path, report: &mut Report) -> Outcome {
     if paths.iter().any(|p| has_extension(p, "log") && p.is_file()) {
         return partition(folder, &paths, report);
     }
-    let mut partitions = 0;
-    for path in &paths {
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
-        if path.is_file() && name.as_deref().is_some_and(small::knows) {
-            small::inspect(path, &name.unwrap_or_default(), report)?;
-        } else if path.is_dir() {
-            let inside = entries(path)?;
-            if inside
-                .iter()
-                .any(|p| has_extension(p, "log") && p.is_file())
-            {
-                partition_line(path, &inside, report)?;
-                partitions += 1;
-            }
-        }
-    }
+    let partitions = partitions_below(&paths, report)?;
     if partitions == 0 {
         return Err(Failure::Other(format!(
             "{} holds neither segments nor folders with segments",
@@ -81,6 +66,31 @@ pub fn inspect(folder: &Path, report: &mut Report) -> Outcome {
         )));
     }
     Ok(())
+}
+
+/// A line for each folder with segments: DATA has the partitions' folders in it, and
+/// the coordinator's folder its changelog's one below. How many there were.
+fn partitions_below(paths: &[PathBuf], report: &mut Report) -> Result<usize, Failure> {
+    let mut partitions = 0;
+    for path in paths {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+        if path.is_file() && name.as_deref().is_some_and(small::knows) {
+            small::inspect(path, &name.unwrap_or_default(), report)?;
+        } else if path.is_dir() && !path.is_symlink() {
+            let inside = entries(path)?;
+            if inside
+                .iter()
+                .any(|p| has_extension(p, "log") && p.is_file())
+            {
+                partition_line(path, &inside, report)?;
+                partitions += 1;
+            } else {
+                let folders: Vec<PathBuf> = inside.into_iter().filter(|p| p.is_dir()).collect();
+                partitions += partitions_below(&folders, report)?;
+            }
+        }
+    }
+    Ok(partitions)
 }
 
 /// Each file of a partition, without its details.
@@ -186,6 +196,7 @@ mod tests {
         write_segment(&data.path().join("orders-0"), 0);
         write_segment(&data.path().join("orders-0"), 1);
         write_segment(&data.path().join("orders-1"), 0);
+        write_segment(&data.path().join("coordinator/changelog"), 0);
         assert!(!damaged(data.path()).unwrap());
         assert!(!damaged(&data.path().join("orders-0")).unwrap());
 
@@ -195,6 +206,11 @@ mod tests {
         bytes[last] ^= 1;
         std::fs::write(&bad, bytes).unwrap();
         assert!(damaged(data.path()).unwrap());
+        std::fs::remove_file(&bad).unwrap();
+        assert!(!damaged(data.path()).unwrap());
+        let below = "coordinator/changelog/00000000000000000000.log";
+        std::fs::write(data.path().join(below), "no batch").unwrap();
+        assert!(damaged(data.path()).unwrap(), "the changelog counts");
         assert!(!damaged(&data.path().join("orders-0")).unwrap());
     }
 }
