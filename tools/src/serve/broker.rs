@@ -290,12 +290,21 @@ async fn close_doors(shards: &Cluster, doors: Vec<Door>) {
     join_all(doors).await;
 }
 
+/// Some who stop a process signal it and its group: what comes this soon after the
+/// first signal is the same one.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
+
 async fn give_up_at_second_signal(plan: &Plan, drained: impl Future<Output = ()>) {
-    match select(pin!(drained), pin!(plan.termination.next())).await {
-        Either::Left(_) => {}
-        Either::Right((signal, _)) => {
-            log::warn!("{signal:?}: not waiting; the next start goes through recovery");
-            std::process::exit(130);
+    let first = Instant::now();
+    let mut drained = pin!(drained);
+    loop {
+        match select(drained.as_mut(), pin!(plan.termination.next())).await {
+            Either::Left(_) => return,
+            Either::Right(_) if first.elapsed() < SAME_SIGNAL => {}
+            Either::Right((signal, _)) => {
+                log::warn!("{signal:?}: not waiting; the next start goes through recovery");
+                std::process::exit(130);
+            }
         }
     }
 }
