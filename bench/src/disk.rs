@@ -14,7 +14,7 @@
 
 use crate::Outcome;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,14 +38,14 @@ pub fn floor(file: &Path, bytes: u64) -> Outcome<Floor> {
     let mut memory = vec![0xA5; BLOCK_BYTES + ALIGN];
     let at = memory.as_ptr().align_offset(ALIGN);
     let block = &mut memory[at..at + BLOCK_BYTES];
-    let failed = |e| {
+    let failed = |e: io::Error| {
         format!(
             "direct writes and reads of {}: {e}; the folder given with --data must be on a disk \
              with direct I/O (a tmpfs has none)",
             file.display()
         )
     };
-    let mut measured = || {
+    let mut measured = || -> io::Result<Floor> {
         let write_sync_each = write(file, block, blocks, true)?;
         fs::remove_file(file)?;
         let write_sync_once = write(file, block, blocks, false)?;
@@ -61,7 +61,7 @@ pub fn floor(file: &Path, bytes: u64) -> Outcome<Floor> {
     measured().map_err(failed)
 }
 
-fn write(path: &Path, block: &[u8], blocks: u64, sync_each: bool) -> std::io::Result<Duration> {
+fn write(path: &Path, block: &[u8], blocks: u64, sync_each: bool) -> io::Result<Duration> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -78,7 +78,7 @@ fn write(path: &Path, block: &[u8], blocks: u64, sync_each: bool) -> std::io::Re
     Ok(began.elapsed())
 }
 
-fn read(path: &Path, block: &mut [u8], blocks: u64) -> std::io::Result<Duration> {
+fn read(path: &Path, block: &mut [u8], blocks: u64) -> io::Result<Duration> {
     let mut file: File = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECT)

@@ -132,10 +132,6 @@ impl Report {
         self.figures.push(figure);
     }
 
-    pub fn warn(&mut self, warning: String) {
-        self.warnings.push(warning);
-    }
-
     pub fn json(&self) -> Value {
         json!({
             "bench": self.name,

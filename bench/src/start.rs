@@ -14,6 +14,7 @@
 
 use crate::broker::Binary;
 use crate::data_folder::{self, DataFolder};
+use crate::process::Cpu;
 use crate::report::{Figure, Report};
 use crate::topics::Topics;
 use crate::{Common, Outcome};
@@ -76,6 +77,7 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
         n => Some(Topics::create(&mut running.connection, n)?),
     };
     let (mut answered, mut metadata, mut fetched) = (Vec::new(), Vec::new(), Vec::new());
+    let mut cpu = Vec::new();
     for _ in 0..args.times {
         if let Some(topics) = &mut topics {
             topics.append(&mut running.connection)?;
@@ -97,12 +99,16 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
             topics.await_last_batches(&mut running.connection)?;
             fetched.push(ms(running.began.elapsed()));
         }
+        cpu.push(1000.0 * Cpu::of(running.broker.pid())?.total_s());
     }
     running.broker.stop()?;
 
     let answered = Figure::median("first_answer", "first answer (ApiVersions)", answered, "ms");
+    // What a busy machine does not stretch.
+    let cpu = Figure::median("cpu", "broker's CPU by then", cpu, "ms");
     if topics.is_none() {
         report.add(answered.aim_under(EMPTY_MS_AIM));
+        report.add(cpu);
         return Ok(report);
     }
     report.add(answered);
@@ -124,6 +130,7 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
     } else {
         fetched
     });
+    report.add(cpu);
     Ok(report)
 }
 

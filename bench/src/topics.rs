@@ -260,7 +260,9 @@ fn batch() -> Outcome<Bytes> {
         .duration_since(UNIX_EPOCH)
         .map_err(|e| format!("the clock: {e}"))?;
     let timestamp = i64::try_from(now.as_millis()).map_err(|e| format!("the clock: {e}"))?;
-    let record = |offset| Record {
+    // The encoder counts sequences on from the first, and begins another batch where
+    // they do not follow the offsets; only the first, -1 for none, is written.
+    let record = |(sequence, offset): (i32, i64)| Record {
         transactional: false,
         control: false,
         delete_horizon: false,
@@ -269,13 +271,16 @@ fn batch() -> Outcome<Bytes> {
         producer_epoch: NO_PRODUCER_EPOCH,
         timestamp_type: TimestampType::Creation,
         offset,
-        sequence: NO_SEQUENCE,
+        sequence,
         timestamp,
         key: None,
         value: Some(Bytes::from_static(&[b'k'; RECORD_BYTES])),
         headers: Default::default(),
     };
-    let records: Vec<Record> = (0..RECORDS_A_BATCH).map(record).collect();
+    let records: Vec<Record> = (NO_SEQUENCE..)
+        .zip(0..RECORDS_A_BATCH)
+        .map(record)
+        .collect();
     let mut bytes = BytesMut::new();
     let options = RecordEncodeOptions {
         version: 2,
