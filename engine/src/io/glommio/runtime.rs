@@ -30,7 +30,8 @@ use super::{GlommioIo, probe, termination};
 use crate::io::Io;
 use crate::io::shards::{Link, Message, Shards};
 use crate::units::ShardId;
-use futures_util::future::{Either, join_all, select};
+use futures_channel::oneshot;
+use futures_util::future::{Either, join_all, join3, select};
 use glommio::channels::shared_channel::{
     self, ConnectedReceiver, ConnectedSender, SharedReceiver, SharedSender,
 };
@@ -38,6 +39,7 @@ use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, Pool
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -328,11 +330,17 @@ async fn live<L: 'static, E>(
         None => None,
     });
     let receivers = ends.receivers.into_iter().map(SharedReceiver::connect);
-    // Both at once: each side of a channel waits for the other to connect.
-    let (links, mailboxes) =
-        futures_util::future::join(join_all(senders), join_all(receivers)).await;
+    let (first_beat, beating) = oneshot::channel();
+    io.spawn(beat(shards.clone(), io.clone(), first_beat));
+    // All at once: each side of a channel waits for the other to connect.
+    let linked = join3(join_all(senders), join_all(receivers), beating);
+    // The task of the heartbeat may itself be one that the executor sleeps over, and then
+    // two shards wait for each other for ever. Until it runs this one has the timer.
+    let (links, mailboxes, _) = match select(pin!(linked), pin!(beat_here(&io))).await {
+        Either::Left((linked, _)) => linked,
+        Either::Right((never, _)) => match never {},
+    };
     shards.link(links);
-    io.spawn(beat(shards.clone(), io.clone()));
     // Messages wait in the mailbox meanwhile: nothing is served before its context is.
     let local = make(shards.clone(), io.clone()).await?;
     shards.settle(local);
@@ -384,9 +392,18 @@ async fn serve_mailbox<L: 'static>(
     }
 }
 
-async fn beat<L: 'static>(shards: Shards<L>, io: GlommioIo) {
+async fn beat<L: 'static>(shards: Shards<L>, io: GlommioIo, first: oneshot::Sender<()>) {
     let mut closed = pin!(shards.closed());
+    // The timer is armed before anything else runs: there is no await in between. Nobody
+    // waits for the word where the shard has been given up.
+    let _ = first.send(());
     while let Either::Left(_) = select(pin!(io.sleep(HEARTBEAT)), &mut closed).await {}
+}
+
+async fn beat_here(io: &GlommioIo) -> Infallible {
+    loop {
+        io.sleep(HEARTBEAT).await;
+    }
 }
 
 // -- mailboxes
