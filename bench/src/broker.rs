@@ -174,14 +174,15 @@ impl Broker {
 
     /// As an operator does it: SIGTERM, and the broker must call it a clean end.
     pub fn stop(mut self) -> Outcome {
-        let pid = i32::try_from(self.pid()).map_err(|e| format!("a process id: {e}"))?;
-        // SAFETY: kill takes two integers; the child is not yet waited for, so the id
-        // is still its own.
-        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
-        if sent != 0 {
+        // By the command: the standard library can only kill.
+        let sent = Command::new("kill")
+            .arg("-TERM")
+            .arg(self.pid().to_string())
+            .status()
+            .map_err(|e| format!("the kill command: {e}"))?;
+        if !sent.success() {
             return Err(format!(
-                "the broker can't be stopped: {}",
-                io::Error::last_os_error()
+                "the broker can't be stopped: kill ended with {sent}"
             ));
         }
         let deadline = Instant::now() + STOP_WITHIN;
