@@ -22,7 +22,7 @@
 
 use crate::config::LogConfig;
 use crate::error::Offline;
-use crate::io::{BLOCK, Buf, File, Io, Open};
+use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
 use crate::mark::{self, Mark};
 use crate::marker::Marker;
 use crate::segment::{LogPosition, Segment, file_name};
@@ -33,7 +33,7 @@ use futures_util::future::{join, join_all};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -371,14 +371,12 @@ impl<I: Io> Appender<I> {
                 "no byte beyond the window of a synced mark"
             );
             let path = &round.segment.path;
-            let writes = join_all(
-                round
-                    .chunks
-                    .iter()
-                    .map(|chunk| self.write_whole(&file, path, chunk.buf.clone(), chunk.start.0)),
-            );
-            let (written, marked) = join(writes, self.marker.note(mark)).await;
-            written.into_iter().collect::<Result<(), Offline>>()?;
+            let writes = round.chunks.iter().map(|chunk| {
+                write_whole(&self.io, &file, chunk.buf.clone(), chunk.start.0)
+            });
+            let (written, marked) = join(join_all(writes), self.marker.note(mark)).await;
+            let written: Result<(), _> = written.into_iter().collect();
+            written.map_err(|e| Offline::failed("write", path, e))?;
             marked?;
             for chunk in round.chunks {
                 self.tail_cache.add(&self.tail, chunk);
@@ -438,42 +436,6 @@ impl<I: Io> Appender<I> {
         change(&mut self.state.borrow_mut());
         self.progress.wake();
         Ok(())
-    }
-
-    /// Writes a buffer whole, going on where the disk took less than it was given.
-    async fn write_whole(
-        &self,
-        file: &Rc<I::File>,
-        path: &Path,
-        buf: Rc<I::Buf>,
-        pos: u64,
-    ) -> Result<(), Offline> {
-        let (mut buf, mut pos) = (buf, pos);
-        let mut stuck = 0;
-        loop {
-            let taken = file
-                .write_at(buf.clone(), pos)
-                .await
-                .map_err(|e| Offline::failed("write", path, e))?;
-            if taken >= buf.len() {
-                return Ok(());
-            }
-            // Direct I/O goes on only from a block's edge; the block that was begun is
-            // written again whole.
-            let whole = taken / BLOCK * BLOCK;
-            stuck = if whole == 0 { stuck + 1 } else { 0 };
-            if stuck == 3 {
-                let error = std::io::Error::new(
-                    std::io::ErrorKind::WriteZero,
-                    "the disk takes no more bytes",
-                );
-                return Err(Offline::failed("write", path, error));
-            }
-            let mut rest = self.io.alloc(buf.len() - whole);
-            rest.as_mut().copy_from_slice(&buf[whole..]);
-            buf = Rc::new(rest);
-            pos += whole as u64;
-        }
     }
 
     /// Grows the file ahead of the writes, so that they find their blocks reserved.

@@ -161,3 +161,36 @@ fn beside(path: &Path) -> Result<std::path::PathBuf> {
     name.push(".tmp");
     Ok(path.with_file_name(name))
 }
+
+/// A write that makes no headway so often in a row has failed.
+const STUCK_MAX: usize = 16;
+
+/// Writes a buffer whole, going on where the disk took less than it was given.
+pub(crate) async fn write_whole<I: Io>(
+    io: &I,
+    file: &I::File,
+    buf: Rc<I::Buf>,
+    pos: u64,
+) -> Result<()> {
+    let (mut buf, mut pos, mut stuck) = (buf, pos, 0);
+    loop {
+        let taken = file.write_at(buf.clone(), pos).await?;
+        if taken >= buf.len() {
+            return Ok(());
+        }
+        // Direct I/O goes on only from a block's edge; the block that was begun is
+        // written again whole.
+        let whole = taken / BLOCK * BLOCK;
+        stuck = if whole == 0 { stuck + 1 } else { 0 };
+        if stuck == STUCK_MAX {
+            let what = "the disk takes no more bytes";
+            return Err(std::io::Error::new(std::io::ErrorKind::WriteZero, what));
+        }
+        if whole > 0 {
+            let mut rest = io.alloc(buf.len() - whole);
+            rest.as_mut().copy_from_slice(&buf[whole..]);
+            buf = Rc::new(rest);
+            pos += whole as u64;
+        }
+    }
+}

@@ -16,7 +16,7 @@
 //! - One write or sync of the mark at a time: two at once could end in the older one.
 
 use crate::error::Offline;
-use crate::io::{BLOCK, Buf, File, Io};
+use crate::io::{BLOCK, Buf, File, Io, write_whole};
 use crate::mark::{FILE_NAME, Mark, UNBOUNDED};
 use crate::signal::Signal;
 use crate::units::{BytePos, Offset};
@@ -121,21 +121,11 @@ impl<I: Io> Marker<I> {
     async fn write(&self, mark: Mark) -> Result<(), Offline> {
         let mut block = self.io.alloc(BLOCK);
         mark.encode(block.as_mut());
-        let block = Rc::new(block);
-        // One block, so there is no half of it to go on from.
-        for _ in 0..3 {
-            let taken = self.file.write_at(block.clone(), 0).await;
-            let taken = taken.map_err(|e| Offline::failed("write", &self.path, e))?;
-            if taken == BLOCK {
-                self.written.set(Some(mark));
-                return Ok(());
-            }
-        }
-        let error = std::io::Error::new(
-            std::io::ErrorKind::WriteZero,
-            "the disk takes no whole block",
-        );
-        Err(Offline::failed("write", &self.path, error))
+        write_whole(&self.io, &self.file, Rc::new(block), 0)
+            .await
+            .map_err(|e| Offline::failed("write", &self.path, e))?;
+        self.written.set(Some(mark));
+        Ok(())
     }
 
     async fn sync_written(&self) -> Result<(), Offline> {

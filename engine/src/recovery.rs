@@ -23,7 +23,7 @@ use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::index::SegmentBounds;
 use crate::index_files;
-use crate::io::{BLOCK, File, Io, Open};
+use crate::io::{BLOCK, File, Io, Open, write_whole};
 use crate::mark::{self, Mark};
 use crate::producer::ProducerState;
 use crate::scan::{Stretch, WalkEnd, valid_behind, walk};
@@ -295,16 +295,8 @@ impl<I: Io> Recovery<'_, I> {
         let file = self.io.open(&path, Open::New).await.map_err(failed)?;
         // Written once and synced, so that later writes find their block and cost no
         // metadata. Zeros are no mark.
-        let taken = file
-            .write_at(Rc::new(self.io.alloc(BLOCK)), 0)
-            .await
-            .map_err(failed)?;
-        if taken < BLOCK {
-            return Err(failed(std::io::Error::new(
-                ErrorKind::WriteZero,
-                "the disk takes no more bytes",
-            )));
-        }
+        let zeros = Rc::new(self.io.alloc(BLOCK));
+        write_whole(self.io, &file, zeros, 0).await.map_err(failed)?;
         file.fdatasync().await.map_err(failed)?;
         self.sync_dir().await?;
         Ok((Rc::new(file), None))
@@ -423,21 +415,39 @@ impl<I: Io> Recovery<'_, I> {
             next: segment.base,
             below: None,
         };
-        let mark = mark.filter(|m| m.segment == segment.base);
-        let mut at_mark = mark
+        let at = mark.filter(|m| m.segment == segment.base);
+        let mut at_mark = at
             .filter(|m| m.pos == BytePos::ZERO)
             .map(|_| segment.base);
-        let end = walk(file, &segment.path, len, stretch, |header, _| {
+        // Our checkpoint is written before the first batch of its epoch, and the field is
+        // not under the batch's CRC. Batches below the log start are no longer in it.
+        let checkpointed = mark.is_some() && !epochs.entries().is_empty();
+        let mut wrong_epoch = None;
+        let end = walk(file, &segment.path, len, stretch, |header, pos| {
             segment.extend(header, self.config.index_interval_bytes, now);
-            epochs.assign(header.leader_epoch(), header.base_offset());
+            let (epoch, base) = (header.leader_epoch(), header.base_offset());
+            if !checkpointed {
+                epochs.assign(epoch, base);
+            } else if let Some(known) = epochs.epoch_at(base)
+                && epoch.0 >= 0
+                && epoch != known
+            {
+                wrong_epoch = wrong_epoch.or(Some((pos, epoch, known)));
+            }
             if header.base_offset() >= producers.next_offset() {
                 producers.apply(header);
             }
             let end = segment.end();
-            at_mark = at_mark.or(mark.filter(|m| m.pos == end.pos).map(|_| end.offset));
+            at_mark = at_mark.or(at.filter(|m| m.pos == end.pos).map(|_| end.offset));
         })
         .await?;
-        match mark {
+        if let Some((pos, is, known)) = wrong_epoch {
+            let what = format!(
+                "the batch is of leader epoch {is}, and {EPOCHS_FILE_NAME} says {known} for it"
+            );
+            return Err(Offline::corrupt(&segment.path, pos, what));
+        }
+        match at {
             Some(mark) if end.pos >= mark.pos && at_mark != Some(mark.offset) => {
                 let found = match at_mark {
                     Some(offset) => format!("it is offset {offset} here"),

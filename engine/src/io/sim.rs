@@ -406,6 +406,11 @@ impl Sim {
 
     /// Flips the lowest bit of a byte where it lies on the disk.
     pub fn flip_bit(&self, path: impl AsRef<Path>, byte: u64) {
+        self.flip(path, byte, 0);
+    }
+
+    /// Flips one bit where it lies on the disk; a second time it is as it was.
+    pub fn flip(&self, path: impl AsRef<Path>, byte: u64, bit: u8) {
         let path = path.as_ref();
         let mut world = self.0.world.borrow_mut();
         let ino = world
@@ -417,7 +422,7 @@ impl Sim {
             "{}: has no byte {byte}",
             path.display()
         );
-        world.disk.flip(ino, byte, 0);
+        world.disk.flip(ino, byte, bit);
     }
 
     /// Moves the wall clock; the monotonic one goes on.

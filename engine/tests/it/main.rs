@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod simulation;
 mod stories;
 mod takeover;
 mod upkeep;
