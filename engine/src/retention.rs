@@ -89,8 +89,12 @@ impl<I: Io> Partition<I> {
         }
         self.move_log_start(kept.from).await?;
         self.drop_segments().await?;
+        // A sealed one may still be written: its successor has no file yet.
+        let open = self.appender().open_base();
         for segment in self.all_segments() {
-            segment.release_idle();
+            if segment.base < open {
+                segment.release_idle();
+            }
         }
         Ok(())
     }
