@@ -85,7 +85,56 @@ fn decode(api: &'static Api, version: i16, body: Bytes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kafka_protocol::messages::ProduceRequest;
+    use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    use kafka_protocol::protocol::Encodable;
     use proptest::prelude::*;
+    use std::path::PathBuf;
+
+    fn corpus() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/kafka_request")
+    }
+
+    #[test]
+    fn the_corpus_of_requests() {
+        let mut inputs = 0;
+        for entry in std::fs::read_dir(corpus()).expect("the corpus") {
+            let path = entry.expect("the corpus").path();
+            let bytes = std::fs::read(&path).expect("an input");
+            let both = || {
+                fuzz_request(&bytes);
+                fuzz_produce(&bytes);
+            };
+            std::panic::catch_unwind(both)
+                .unwrap_or_else(|_| panic!("the input was {}", path.display()));
+            inputs += 1;
+        }
+        assert!(inputs >= 10, "a corpus of {inputs}");
+    }
+
+    /// Produce is not guarded as the others are; theirs come from the guard's tests.
+    #[test]
+    #[ignore = "writes the seeds of the corpus"]
+    fn seeds_of_the_corpus_of_produce_are_written() {
+        for version in [3i16, 9, 12] {
+            let data = PartitionProduceData::default()
+                .with_index(1)
+                .with_records(Some(Bytes::from_static(&[0; 70])));
+            let topic = TopicProduceData::default()
+                .with_name(kafka_protocol::protocol::StrBytes::from_static_str("orders").into())
+                .with_partition_data(vec![data]);
+            let request = ProduceRequest::default()
+                .with_acks(-1)
+                .with_topic_data(vec![topic]);
+            let mut frame =
+                bytes::BytesMut::from(&[0, 0, 0, version as u8, 0, 0, 0, 7, 0xff, 0xff][..]);
+            if version >= 9 {
+                frame.extend_from_slice(&[0]);
+            }
+            request.encode(&mut frame, version).expect("a request");
+            std::fs::write(corpus().join(format!("Produce-{version}")), &frame).expect("a seed");
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]

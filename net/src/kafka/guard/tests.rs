@@ -288,3 +288,28 @@ fn a_tagged_field_ends_where_it_says() {
     assert!(with_tags(&[1, 9, 0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
     assert!(with_tags(&[0xff, 0xff, 0xff, 0xff, 0x1f]).is_err());
 }
+
+/// `cargo test -p klamm-net --lib seeds_of -- --ignored`: a request of each API at the
+/// first and the last version that is served.
+#[test]
+#[ignore = "writes the seeds of the corpus"]
+fn seeds_of_the_corpus_are_written() {
+    let corpus =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/kafka_request");
+    std::fs::create_dir_all(&corpus).expect("the corpus");
+    for api in guarded() {
+        for version in [api.served_min, api.max] {
+            let mut frame = BytesMut::new();
+            frame.put_i16(api.key);
+            frame.put_i16(version);
+            frame.put_i32(7);
+            frame.put_slice(b"\0\x03rd1");
+            if version >= api.flexible_from {
+                frame.put_u8(0);
+            }
+            frame.put_slice(&made(api, version, 5));
+            let name = format!("{}-{version}", api.name);
+            std::fs::write(corpus.join(name), &frame).expect("a seed");
+        }
+    }
+}
