@@ -371,9 +371,10 @@ impl<I: Io> Appender<I> {
                 "no byte beyond the window of a synced mark"
             );
             let path = &round.segment.path;
-            let writes = round.chunks.iter().map(|chunk| {
-                write_whole(&self.io, &file, chunk.buf.clone(), chunk.start.0)
-            });
+            let writes = round
+                .chunks
+                .iter()
+                .map(|chunk| write_whole(&self.io, &file, chunk.buf.clone(), chunk.start.0));
             let (written, marked) = join(join_all(writes), self.marker.note(mark)).await;
             let written: Result<(), _> = written.into_iter().collect();
             written.map_err(|e| Offline::failed("write", path, e))?;

@@ -72,7 +72,7 @@ fn one_record_batch(bytes: &[u8]) {
             for record in batch.records(&unpacked).map_while(Result::ok) {
                 let _ = batch.offset_of(&record);
                 let _ = batch.timestamp_of(&record);
-                record.headers.clone().for_each(drop);
+                record.headers.for_each(drop);
             }
         }
         for target in [i64::MIN, 0, i64::MAX] {

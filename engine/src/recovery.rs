@@ -296,7 +296,9 @@ impl<I: Io> Recovery<'_, I> {
         // Written once and synced, so that later writes find their block and cost no
         // metadata. Zeros are no mark.
         let zeros = Rc::new(self.io.alloc(BLOCK));
-        write_whole(self.io, &file, zeros, 0).await.map_err(failed)?;
+        write_whole(self.io, &file, zeros, 0)
+            .await
+            .map_err(failed)?;
         file.fdatasync().await.map_err(failed)?;
         self.sync_dir().await?;
         Ok((Rc::new(file), None))
@@ -416,9 +418,7 @@ impl<I: Io> Recovery<'_, I> {
             below: None,
         };
         let at = mark.filter(|m| m.segment == segment.base);
-        let mut at_mark = at
-            .filter(|m| m.pos == BytePos::ZERO)
-            .map(|_| segment.base);
+        let mut at_mark = at.filter(|m| m.pos == BytePos::ZERO).map(|_| segment.base);
         // Our checkpoint is written before the first batch of its epoch, and the field is
         // not under the batch's CRC. Batches below the log start are no longer in it.
         let checkpointed = mark.is_some() && !epochs.entries().is_empty();

@@ -82,7 +82,7 @@ fn inspect_all(args: &Args, report: &mut Report) -> Outcome {
 }
 
 /// Where findings go: each is a line for people and an object for scripts.
-struct Report {
+pub struct Report {
     out: Box<dyn Write>,
     json: bool,
     damaged: bool,

@@ -126,7 +126,13 @@ impl World {
         self.sim.capacity(None);
         self.tally.add("lives", 1);
         let io = LyingIo::new(self.sim.restart(), self.lie, self.injected.clone());
-        let life = live(io, &self.topics, &plan, self.numbers.clone(), self.rng.fork());
+        let life = live(
+            io,
+            &self.topics,
+            &plan,
+            self.numbers.clone(),
+            self.rng.fork(),
+        );
         let ended = self.sim.run(life)?;
         match ended {
             Ended::Closed => Ok(()),
@@ -203,7 +209,11 @@ impl World {
         let cut = cuts[rng.index(cuts.len())];
         match rng.below(6) {
             0..=2 => {
-                let when = if rng.coin() { When::Before } else { When::After };
+                let when = if rng.coin() {
+                    When::Before
+                } else {
+                    When::After
+                };
                 let next = self.sim.sync_points() + rng.between(1, 60);
                 self.sim.crash_at_sync_how(next, when, cut);
             }
@@ -227,7 +237,8 @@ impl World {
             }
             Ok(ended) => {
                 let ended = ended?;
-                self.tally.add("stops in order", u64::from(ended == Ended::Closed));
+                self.tally
+                    .add("stops in order", u64::from(ended == Ended::Closed));
                 // After a failed sync nobody knows what the next one of a file leaves
                 // out, so a disk like that is not gone on with before a reboot.
                 if sync_errors || self.rng.coin() {
@@ -280,12 +291,7 @@ impl World {
     }
 
     /// How many of a segment's bytes the mark protects, or that it has a successor.
-    fn committed(
-        &self,
-        dir: &str,
-        base: klamm_engine::units::Offset,
-        len: u64,
-    ) -> Option<u64> {
+    fn committed(&self, dir: &str, base: klamm_engine::units::Offset, len: u64) -> Option<u64> {
         let names = self.sim.list(dir);
         let sealed = names
             .iter()
@@ -350,7 +356,10 @@ fn attempt(seed: u64, lie: Lie) -> Result<Tally, Broken> {
 
 fn from_env(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
 }
 
 #[test]
