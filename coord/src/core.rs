@@ -17,18 +17,21 @@
 
 pub mod cluster;
 pub mod codec;
-// pub mod command;
+pub mod command;
 pub mod coordinator;
 pub mod group;
 pub mod groups;
 pub mod image;
+pub mod offset_nodes;
 pub mod offsets;
 pub mod path;
 pub mod settings;
 pub mod stat;
 pub mod tree;
 
-use klamm_engine::units::{Nanos, TimestampMs};
+/// The two clocks, and who waits: the same for groups and for all else.
+pub use groups::{Now, Token};
+
 use std::fmt;
 
 /// A change's number, from 1, without gaps: its place in the changelog plus one.
@@ -50,16 +53,4 @@ impl fmt::Display for Zxid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "0x{:x}", self.0)
     }
-}
-
-/// Names the one who waits for an answer. The driver hands them out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
-
-/// Both clocks at one moment: `mono` for timeouts, which must not jump; `wall` for
-/// what is stored, which must mean something after a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    pub mono: Nanos,
-    pub wall: TimestampMs,
 }

@@ -17,4 +17,7 @@
 //! order of its zxid. The state is what the commands make of an empty one; an
 //! answer leaves only once the commands before it are committed.
 
+pub mod changelog;
 pub mod core;
+pub mod driver;
+pub mod snapshot;

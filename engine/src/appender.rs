@@ -46,8 +46,9 @@ const CHUNK_BYTES_MAX: usize = 1 << 20;
 const ROUND_BYTES_MAX: u64 = 16 << 20;
 
 /// Preallocation grows with the file: a thousand small partitions must not reserve
-/// 64 GB, a busy one should not ask for blocks a thousand times.
-const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
+/// 64 GB, a busy one should not ask for blocks a thousand times. After a kill recovery
+/// reads what is reserved, to know that it is zeros.
+const ALLOCATE_BYTES_MIN: u64 = 64 << 10;
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 
 /// A log that stays idle this long writes its mark once more. Long enough that a

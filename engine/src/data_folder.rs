@@ -25,7 +25,9 @@ pub struct DataFolder {
     _lock: File,
     /// The last broker here stopped in order.
     pub clean: bool,
-    pub cluster_id: String,
+    broker_id: i32,
+    /// None: the folder is new, and [`DataFolder::join`] says whose it becomes.
+    cluster_id: Option<String>,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,11 @@ pub enum DataFolderError {
         path: PathBuf,
         is: String,
         asked: i32,
+    },
+    OtherCluster {
+        path: PathBuf,
+        is: String,
+        found: String,
     },
     BadMeta {
         path: PathBuf,
@@ -62,6 +69,11 @@ impl fmt::Display for DataFolderError {
                 "the data folder {} belongs to broker {is}, not {asked}; start with --broker-id {is}, or choose another folder with --data",
                 path.display()
             ),
+            DataFolderError::OtherCluster { path, is, found } => write!(
+                f,
+                "the data folder {} belongs to the cluster {is}, but the coordinator's is {found}; point the broker at the right coordinator, or choose another folder with --data",
+                path.display()
+            ),
             DataFolderError::BadMeta { path, what } => write!(
                 f,
                 "{} can't be understood: {what}; restore it, or choose another folder with --data",
@@ -84,13 +96,8 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataFol
 }
 
 impl DataFolder {
-    /// Opens or makes DATA, and consumes the marker of a clean stop. `new_cluster_id` is
-    /// used where the folder has none yet.
-    pub fn open(
-        path: &Path,
-        broker_id: i32,
-        new_cluster_id: impl FnOnce() -> String,
-    ) -> Result<DataFolder, DataFolderError> {
+    /// Opens or makes DATA, and consumes the marker of a clean stop.
+    pub fn open(path: &Path, broker_id: i32) -> Result<DataFolder, DataFolderError> {
         fs::create_dir_all(path).map_err(failed("create", path))?;
         let lock_path = path.join(LOCK);
         let lock = File::options()
@@ -108,21 +115,33 @@ impl DataFolder {
             }
             Err(TryLockError::Error(e)) => return Err(failed("lock", &lock_path)(e)),
         }
-        let cluster_id = match read_meta(path, broker_id)? {
-            Some(cluster_id) => cluster_id,
-            None => {
-                let cluster_id = new_cluster_id();
-                write_meta(path, broker_id, &cluster_id)?;
-                cluster_id
-            }
-        };
+        let cluster_id = read_meta(path, broker_id)?;
         let clean = take_marker(path)?;
         Ok(DataFolder {
             path: path.to_owned(),
             _lock: lock,
             clean,
+            broker_id,
             cluster_id,
         })
+    }
+
+    /// Makes the folder the cluster's, or finds that it is another one's.
+    pub fn join(&self, cluster_id: &str) -> Result<(), DataFolderError> {
+        match &self.cluster_id {
+            Some(is) if is == cluster_id => Ok(()),
+            Some(is) => Err(DataFolderError::OtherCluster {
+                path: self.path.clone(),
+                is: is.clone(),
+                found: cluster_id.to_owned(),
+            }),
+            None => write_meta(&self.path, self.broker_id, cluster_id),
+        }
+    }
+
+    /// The cluster that the folder belongs to, once it belongs to one.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
     }
 
     pub fn path(&self) -> &Path {
@@ -206,7 +225,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path, broker_id: i32) -> Result<DataFolder, DataFolderError> {
-        DataFolder::open(path, broker_id, || "fresh-cluster".to_owned())
+        DataFolder::open(path, broker_id)
     }
 
     #[test]
@@ -232,8 +251,13 @@ mod tests {
             second.contains("in use") && second.contains("--data"),
             "{second}"
         );
-        assert_eq!(first.cluster_id, "fresh-cluster");
+        first.join("here").unwrap();
         drop(first);
+        let back = open(dir.path(), 1).unwrap();
+        back.join("here").unwrap();
+        let elsewhere = back.join("elsewhere").unwrap_err().to_string();
+        assert!(elsewhere.contains("cluster here"), "{elsewhere}");
+        drop(back);
         let other = open(dir.path(), 2).unwrap_err().to_string();
         assert!(other.contains("--broker-id 1"), "{other}");
         fs::write(dir.path().join(META), "version=0\n").unwrap();

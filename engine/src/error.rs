@@ -89,6 +89,11 @@ pub enum ReadError {
         offset: Offset,
         what: String,
     },
+    /// The same, because it unpacks to more than may be held for one lookup.
+    UnpacksTooLarge {
+        offset: Offset,
+        what: String,
+    },
     Offline(Offline),
 }
 
@@ -108,7 +113,8 @@ impl fmt::Display for ReadError {
             } => {
                 write!(f, "offset {asked} is outside of {log_start} to {end}")
             }
-            ReadError::Undecodable { offset, what } => {
+            ReadError::Undecodable { offset, what }
+            | ReadError::UnpacksTooLarge { offset, what } => {
                 write!(f, "the batch at offset {offset} can't be unpacked: {what}")
             }
             ReadError::Offline(o) => o.fmt(f),

@@ -9,6 +9,8 @@
 //!   io_uring, O_DIRECT   one thread, one seed, a disk that lies
 //! ```
 //!
+//! `io/shards.rs` carries work from one shard to another, over either.
+//!
 //! What both promise, and `io/contract.rs` holds them to:
 //!
 //! - A write is a whole number of [`BLOCK`]s at a multiple of [`BLOCK`]. It returns
@@ -24,6 +26,7 @@
 //!   is dropped may or may not have had its effect.
 
 pub mod glommio;
+pub mod shards;
 pub mod sim;
 
 #[cfg(test)]
@@ -77,7 +80,8 @@ pub trait Io: Clone + 'static {
     fn read_file(&self, path: &Path) -> impl Future<Output = Result<Vec<u8>>>;
 
     /// Puts a small file in place whole: written beside it, synced, renamed over it,
-    /// folder synced. After a crash there is the old one or the new one.
+    /// folder synced. After a crash there is the old one or the new one, and perhaps a
+    /// `NAME.tmp` beside it.
     fn replace_file(&self, path: &Path, bytes: Vec<u8>) -> impl Future<Output = Result<()>>;
 
     // -- clock
@@ -88,6 +92,7 @@ pub trait Io: Clone + 'static {
     /// The wall clock: for record timestamps and retention. May jump.
     fn wall(&self) -> TimestampMs;
 
+    /// Resolves so long after the call (not: after it is first awaited).
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;
 
     // -- tasks

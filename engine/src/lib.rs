@@ -27,6 +27,7 @@ pub mod crc;
 pub mod data_folder;
 pub mod epochs;
 pub mod error;
+pub mod fuzzing;
 pub mod index;
 mod index_files;
 pub mod io;

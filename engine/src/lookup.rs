@@ -8,11 +8,13 @@
 //! maxTimestamp is right in what we stored uncompressed; of a packed batch it is the
 //! producer's word, and where no record of it reaches the target the search goes on.
 
-use crate::batch::{Batch, TimestampType};
+use crate::batch::{Batch, BatchError, TimestampType, UnpackError};
+use crate::codec::CodecError;
 use crate::error::{Offline, ReadError};
 use crate::io::Io;
 use crate::partition::Partition;
 use crate::reader::Headers;
+use crate::record::RecordError;
 use crate::segment::{LogPosition, Segment};
 use crate::slice::Slice;
 use crate::units::{BytePos, LeaderEpoch, Offset, TimestampMs};
@@ -106,11 +108,7 @@ impl<I: Io> Partition<I> {
             if header.max_timestamp() >= target {
                 let bytes = self.bytes(segment, pos, next, header.next_offset()).await?;
                 let found = first_record_at(&bytes, target, log_start);
-                let undecodable = |what| ReadError::Undecodable {
-                    offset: header.base_offset(),
-                    what,
-                };
-                if let Some(found) = found.map_err(undecodable)? {
+                if let Some(found) = found.map_err(|opaque| opaque.at(header.base_offset()))? {
                     return Ok(Some(found));
                 }
             }
@@ -180,11 +178,8 @@ impl<I: Io> Partition<I> {
             if header.base_offset() < log_start {
                 // Its largest may be of a record that was deleted.
                 let bytes = self.bytes(segment, pos, next, header.next_offset()).await?;
-                reaches =
-                    largest_record(&bytes, log_start).map_err(|what| ReadError::Undecodable {
-                        offset: header.base_offset(),
-                        what,
-                    })?;
+                reaches = largest_record(&bytes, log_start)
+                    .map_err(|opaque| opaque.at(header.base_offset()))?;
             }
             largest = largest.max(reaches);
             pos = next;
@@ -207,17 +202,60 @@ impl<I: Io> Partition<I> {
     }
 }
 
+/// Why a batch's records can't be looked at.
+enum Opaque {
+    Undecodable(String),
+    TooLarge(String),
+}
+
+impl Opaque {
+    fn at(self, offset: Offset) -> ReadError {
+        match self {
+            Opaque::Undecodable(what) => ReadError::Undecodable { offset, what },
+            Opaque::TooLarge(what) => ReadError::UnpacksTooLarge { offset, what },
+        }
+    }
+}
+
+impl From<BatchError> for Opaque {
+    fn from(error: BatchError) -> Opaque {
+        Opaque::Undecodable(error.to_string())
+    }
+}
+
+impl From<RecordError> for Opaque {
+    fn from(error: RecordError) -> Opaque {
+        Opaque::Undecodable(error.to_string())
+    }
+}
+
+impl From<CodecError> for Opaque {
+    fn from(error: CodecError) -> Opaque {
+        match error {
+            CodecError::TooLarge { .. } => Opaque::TooLarge(error.to_string()),
+            CodecError::Corrupt { .. } => Opaque::Undecodable(error.to_string()),
+        }
+    }
+}
+
+impl From<UnpackError> for Opaque {
+    fn from(error: UnpackError) -> Opaque {
+        match error {
+            UnpackError::Codec(error) => error.into(),
+            UnpackError::Record(error) => error.into(),
+        }
+    }
+}
+
 /// The first record of a batch that is at or behind `target`, and not below `log_start`.
 fn first_record_at(
     bytes: &[u8],
     target: TimestampMs,
     log_start: Offset,
-) -> Result<Option<RecordTime>, String> {
-    let batch = Batch::parse(bytes).map_err(|e| e.to_string())?;
+) -> Result<Option<RecordTime>, Opaque> {
+    let batch = Batch::parse(bytes)?;
     let found = if batch.base_offset() >= log_start {
-        batch
-            .first_at_or_after(target, UNPACKED_BYTES_MAX)
-            .map_err(|e| e.to_string())?
+        batch.first_at_or_after(target, UNPACKED_BYTES_MAX)?
     } else if batch.timestamp_type() == TimestampType::LogAppendTime {
         let reaches = batch.max_timestamp() >= target && batch.last_offset() >= log_start;
         reaches.then(|| (log_start, batch.max_timestamp()))
@@ -237,8 +275,8 @@ fn first_record_at(
     }))
 }
 
-fn largest_record(bytes: &[u8], log_start: Offset) -> Result<TimestampMs, String> {
-    let batch = Batch::parse(bytes).map_err(|e| e.to_string())?;
+fn largest_record(bytes: &[u8], log_start: Offset) -> Result<TimestampMs, Opaque> {
+    let batch = Batch::parse(bytes)?;
     let mut largest = TimestampMs::NONE;
     each_record_from(&batch, log_start, |_, timestamp| {
         largest = largest.max(timestamp);
@@ -250,12 +288,10 @@ fn each_record_from(
     batch: &Batch<'_>,
     log_start: Offset,
     mut visit: impl FnMut(Offset, TimestampMs),
-) -> Result<(), String> {
-    let unpacked = batch
-        .records_unpacked(UNPACKED_BYTES_MAX)
-        .map_err(|e| e.to_string())?;
+) -> Result<(), Opaque> {
+    let unpacked = batch.records_unpacked(UNPACKED_BYTES_MAX)?;
     for record in batch.records(&unpacked) {
-        let record = record.map_err(|e| e.to_string())?;
+        let record = record?;
         if batch.offset_of(&record) >= log_start {
             visit(batch.offset_of(&record), batch.timestamp_of(&record));
         }

@@ -27,7 +27,7 @@
 //! | 32 | window u64 |
 //! | 40 | CRC-32 (ISO-HDLC) of bytes 0 to 39, u32 |
 //!
-//! Integers are little-endian, as in all files that are ours alone.
+//! Integers are little-endian.
 
 use crate::io::BLOCK;
 use crate::units::{BytePos, Offset};

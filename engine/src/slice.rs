@@ -66,7 +66,7 @@ struct Run<I: Io> {
 }
 
 impl<I: Io> Range<I> {
-    fn is_file(&self) -> bool {
+    pub fn is_file(&self) -> bool {
         matches!(self, Range::File { .. })
     }
 }

@@ -9,6 +9,7 @@
 //!  context      what a handler is given
 //!  answer       what a handler gives back
 //!  errors       what went wrong below -> Kafka's code
+//!  following    the image of the cluster -> this shard's partitions
 //!  limits       what one client, and all of them together, may hold
 //! ```
 //!
@@ -22,39 +23,56 @@
 //! client sent its requests; from there on the requests of one connection overtake
 //! each other freely, and only their answers are put back in order.
 
-pub mod alter_configs;
 pub mod answer;
-pub mod api_versions;
 pub mod closing;
 pub mod cluster;
 pub mod connection;
 pub mod context;
 pub mod coordinator;
 pub mod cores;
+pub mod errors;
+pub mod following;
+pub mod frame;
+pub mod fuzzing;
+pub mod group;
+pub mod guard;
+pub mod hosted;
+pub mod limits;
+pub mod route;
+pub mod server;
+pub mod turns;
+pub mod wire;
+
+pub mod alter_configs;
+pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
-pub mod errors;
+pub mod fetch;
 pub mod find_coordinator;
-pub mod frame;
-pub mod group;
-pub mod guard;
 pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
-pub mod limits;
 pub mod list_groups;
+pub mod list_offsets;
+pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
 pub mod offset_fetch;
-pub mod route;
+pub mod offset_for_leader_epoch;
+pub mod produce;
 pub mod sync_group;
 
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod every_version;
+#[cfg(test)]
+mod testing;

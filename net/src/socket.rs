@@ -47,7 +47,7 @@ pub trait Accept {
 ///
 /// The shards' sockets share their port, also with those of another broker of the same
 /// user, and neither would notice. This one does not share: it fails where anybody
-/// listens.
+/// listens. What is left of a stopped broker's connections does not count.
 pub fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     std::net::TcpListener::bind(address)?.local_addr()
 }
@@ -74,8 +74,15 @@ impl Accept for Listener {
 
     async fn accept(&self) -> io::Result<(TcpSocket, SocketAddr)> {
         let stream = self.listener.accept().await.map_err(io::Error::from)?;
-        // Both fail only where the client has already gone.
+        // All three fail only where the client has already gone.
         stream.set_nodelay(true).map_err(io::Error::from)?;
+        // A client whose machine is gone says nothing: the kernel asks it now and then,
+        // also while a long request of its keeps the connection from being idle.
+        switch_on(&stream, libc::SO_KEEPALIVE)?;
+        // A broker that stops closes first, so its connections wait out a minute in
+        // TIME_WAIT (or for their clients to close) with the port in their name. Marked
+        // so, they do not keep the next broker from it; glommio does not mark them.
+        switch_on(&stream, libc::SO_REUSEADDR)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         let socket = TcpSocket {
             stream,
@@ -128,6 +135,26 @@ impl Socket for TcpSocket {
         let first = slices.iter().find(|s| !s.is_empty());
         let first = first.expect("there is something to send");
         Pin::new(&mut self.stream).poll_write(cx, first)
+    }
+}
+
+/// Switches on an option of the socket's own level.
+fn switch_on(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, since `socket` is borrowed; the pointer and length
+    // are those of `on`, which setsockopt only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -192,5 +219,122 @@ fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::net::TcpStream as StdStream;
+
+    /// Runs a shard's side on an executor, and a client on a thread of its own.
+    fn meet<T: Send + 'static>(
+        client: impl FnOnce(StdStream) -> T + Send + 'static,
+        server: impl AsyncFnOnce(TcpSocket) + 'static,
+    ) -> T {
+        glommio::LocalExecutor::default().run(async move {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || client(StdStream::connect(address).unwrap()));
+            let (socket, _) = listener.accept().await.unwrap();
+            server(socket).await;
+            client.join().unwrap()
+        })
+    }
+
+    async fn recv_all(socket: &mut TcpSocket, len: usize) -> BytesMut {
+        let mut all = BytesMut::new();
+        while all.len() < len {
+            all.reserve(4096);
+            let n = poll_fn(|cx| socket.poll_recv(cx, &mut all)).await.unwrap();
+            assert!(n > 0, "the end came early");
+        }
+        all
+    }
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (0..len).map(|at| (at * 31 % 251) as u8).collect()
+    }
+
+    /// As after a restart: nobody listens any more, and the clients have not closed.
+    #[test]
+    fn a_port_is_free_when_only_closed_connections_are_left_of_a_broker() {
+        glommio::LocalExecutor::default().run(async {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || StdStream::connect(address).unwrap());
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut client = client.join().unwrap();
+            let taken = probe(address).unwrap_err();
+            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse, "somebody listens");
+            drop((socket, listener));
+            assert_eq!(
+                client.read(&mut [0; 1]).unwrap(),
+                0,
+                "the broker closed first"
+            );
+            assert_eq!(probe(address).unwrap(), address);
+            drop(client);
+            assert_eq!(probe(address).unwrap(), address);
+        });
+    }
+
+    #[test]
+    fn what_is_sent_arrives_whole_both_ways_and_through_full_buffers() {
+        // Far more than the kernel buffers, so both sides have to wait.
+        const LEN: usize = 16 << 20;
+        let came = meet(
+            |mut client| {
+                client.write_all(&pattern(LEN)).unwrap();
+                let mut back = vec![0; LEN];
+                client.read_exact(&mut back).unwrap();
+                back
+            },
+            async |mut socket| {
+                let all = recv_all(&mut socket, LEN).await;
+                assert!(all[..] == pattern(LEN)[..]);
+                let mut sent = 0;
+                while sent < LEN {
+                    // In many slices, some of them empty, as answers are.
+                    let left = &all[sent..];
+                    let slices: Vec<IoSlice<'_>> = left
+                        .chunks(10_000)
+                        .take(60)
+                        .flat_map(|chunk| [IoSlice::new(&[]), IoSlice::new(chunk)])
+                        .skip(1)
+                        .collect();
+                    sent += poll_fn(|cx| socket.poll_send(cx, &slices)).await.unwrap();
+                }
+            },
+        );
+        assert!(came == pattern(LEN));
+    }
+
+    #[test]
+    fn the_clients_end_is_seen() {
+        meet(
+            |mut client| client.write_all(b"last words").unwrap(),
+            async |mut socket| {
+                let mut all = recv_all(&mut socket, 10).await;
+                all.reserve(10);
+                let end = poll_fn(|cx| socket.poll_recv(cx, &mut all)).await;
+                assert_eq!(end.unwrap(), 0);
+                assert_eq!(&all[..], b"last words");
+            },
+        );
+    }
+
+    #[test]
+    fn a_port_that_is_listened_at_is_found_taken_before_it_is_shared() {
+        let address = probe("127.0.0.1:0".parse().unwrap()).unwrap();
+        glommio::LocalExecutor::default().run(async move {
+            let first = Listener::bind(address).unwrap();
+            let second = Listener::bind(address).expect("shards share their port");
+            let taken = probe(address).expect_err("another broker would not");
+            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+            drop((first, second));
+        });
     }
 }

@@ -17,7 +17,6 @@ use crate::wire::Connection;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -43,6 +42,7 @@ pub struct Broker {
 pub struct Setup {
     flags: Vec<OsString>,
     settings: Vec<(String, String)>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Setup {
@@ -50,6 +50,13 @@ impl Setup {
     #[must_use]
     pub fn flag(mut self, flag: &str, value: impl Into<OsString>) -> Setup {
         self.flags.extend([flag.into(), value.into()]);
+        self
+    }
+
+    /// A variable of the broker's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Setup {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -133,17 +140,29 @@ impl Broker {
 
     /// Stops with SIGTERM and asserts that the broker called it a clean end.
     pub fn stop(&mut self) {
-        self.signal(libc::SIGTERM);
+        self.stop_by("TERM");
+    }
+
+    /// The same with what Ctrl-C sends.
+    pub fn interrupt(&mut self) {
+        self.stop_by("INT");
+    }
+
+    fn stop_by(&mut self, signal: &str) {
+        self.signal(signal);
         let status = self.wait(STOP_WITHIN).unwrap_or_else(|| {
             self.kill9();
-            panic!("no end within {STOP_WITHIN:?} of SIGTERM\n{}", self.log())
+            panic!(
+                "no end within {STOP_WITHIN:?} of SIG{signal}\n{}",
+                self.log()
+            )
         });
         assert!(status.success(), "ended with {status}\n{}", self.log());
     }
 
     /// Stops it between two instructions, as a crash would.
     pub fn kill9(&mut self) {
-        self.signal(libc::SIGKILL);
+        self.signal("KILL");
         let status = self.wait(STOP_WITHIN).expect("SIGKILL ends a process");
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{}", self.log());
     }
@@ -158,6 +177,17 @@ impl Broker {
 
     /// Starts on the data that is there; after [`Broker::stop`] or [`Broker::kill9`].
     pub fn start_again(&mut self) {
+        self.launch();
+        self.await_answer();
+    }
+
+    /// What a later start is to do otherwise. Port and data stay.
+    pub fn change(&mut self, setup: Setup) {
+        self.setup = setup;
+    }
+
+    /// Starts without waiting: the broker may not have got far when this returns.
+    pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the broker runs already");
         let log = OpenOptions::new()
             .create(true)
@@ -183,6 +213,7 @@ impl Broker {
                 command.env_remove(name);
             }
         }
+        command.envs(self.setup.environment.iter().cloned());
         let errors = log.try_clone().expect("share the broker's log");
         let child = command
             .current_dir(self.folder())
@@ -192,10 +223,10 @@ impl Broker {
             .spawn()
             .expect("start klamm");
         self.child = Some(child);
-        self.await_answer();
     }
 
-    fn await_answer(&mut self) {
+    /// Returns once it answers; after [`Broker::launch`].
+    pub fn await_answer(&mut self) {
         let deadline = Instant::now() + START_WITHIN;
         loop {
             if let Some(status) = self.wait(Duration::ZERO) {
@@ -215,12 +246,14 @@ impl Broker {
         }
     }
 
-    fn signal(&self, signal: libc::c_int) {
-        let pid = i32::try_from(self.pid()).expect("a process id");
-        // SAFETY: kill takes two integers; the child is not yet waited for, so its id
-        // is still its own.
-        let done = unsafe { libc::kill(pid, signal) };
-        assert_eq!(done, 0, "signal {signal} to the broker");
+    /// By the command, because the standard library can only kill.
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.pid().to_string())
+            .status()
+            .expect("the kill command");
+        assert!(sent.success(), "signal {signal} to the broker");
     }
 
     /// Its exit status, if it ends in time; it is then no longer there to be asked.
@@ -253,9 +286,9 @@ impl Drop for Broker {
         if let Some(child) = self.child.as_mut()
             && child.try_wait().is_ok_and(|status| status.is_none())
         {
-            self.signal(libc::SIGTERM);
+            self.signal("TERM");
             if self.wait(STOP_WITHIN).is_none() {
-                self.signal(libc::SIGKILL);
+                self.signal("KILL");
                 self.wait(STOP_WITHIN);
             }
         }
@@ -287,9 +320,7 @@ impl Port {
         for n in 0..Port::COUNT {
             let number = Port::FIRST + (start + n) % Port::COUNT;
             let lock = File::create(root.join(format!("port-{number}.lock"))).expect("a lock file");
-            // SAFETY: flock on a descriptor that lives in `lock`.
-            let taken = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-            if taken == 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+            if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
                 return Port {
                     number,
                     _lock: lock,

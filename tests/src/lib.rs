@@ -10,4 +10,7 @@
 
 pub mod batch;
 pub mod broker;
+pub mod client;
+pub mod fetch;
+pub mod random;
 pub mod wire;

@@ -22,10 +22,15 @@ use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicN
 use kafka_protocol::protocol::StrBytes;
 
 pub mod admin;
+pub mod assign;
 pub mod connection;
 pub mod error;
+pub mod fetch;
 pub mod groups;
+pub mod member;
 pub mod offsets;
+pub mod partitioner;
+pub mod produce;
 
 use crate::{base64, interrupt};
 pub use connection::{Connection, Options};
@@ -283,7 +288,6 @@ impl Client {
         auto_create: bool,
     ) -> Result<Vec<(String, Result<Topic>)>> {
         let answer = self.retrying(Retry::Freely, |c| c.metadata_raw(names, auto_create))?;
-        let connection = self.any()?;
         let mut found = Vec::with_capacity(answer.topics.len());
         for t in answer.topics {
             let name = t.name.map(|n| n.0.to_string()).unwrap_or_default();
@@ -298,7 +302,7 @@ impl Client {
                     partitions,
                 })
             } else {
-                Err(connection.refused(
+                Err(self.any()?.refused(
                     ApiKey::Metadata,
                     t.error_code,
                     format!("topic {name}"),

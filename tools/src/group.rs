@@ -178,7 +178,8 @@ struct Described {
     /// The assignor: `range`, `roundrobin`, ...; null while there are no members.
     assignor: Option<String>,
     coordinator: i32,
-    lag: i64,
+    /// Over all partitions with a commit; null where there is none.
+    lag: Option<i64>,
     members: Vec<DescribedMember>,
     partitions: Vec<DescribedPartition>,
     #[serde(skip)]
@@ -293,7 +294,10 @@ fn to_described(group: Group, partitions: Vec<DescribedPartition>) -> Described 
         protocol_type: group.protocol_type,
         assignor: Some(group.protocol).filter(|p| !p.is_empty()),
         coordinator: group.coordinator,
-        lag: partitions.iter().filter_map(|p| p.lag).sum(),
+        lag: partitions
+            .iter()
+            .filter_map(|p| p.lag)
+            .reduce(i64::saturating_add),
         members: group
             .members
             .into_iter()
@@ -323,7 +327,7 @@ fn print_described(groups: &[Described]) -> Outcome {
             g.kind,
             or_dash(g.assignor.as_ref()),
             g.members.len(),
-            g.lag,
+            or_dash(g.lag),
             g.coordinator_label,
         )?;
         let mut table = Table::new(&[

@@ -3,21 +3,26 @@
 //! ```text
 //!  serve                                  the broker itself
 //!  topic · produce · consume · group      clients, over the Kafka protocol
-//!  inspect                                a data folder's files, no broker needed
+//!  inspect · repair                       a data folder's files, no broker needed
 //!  completions                            for the shell
 //! ```
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod base64;
 mod client;
+mod consume;
 mod datetime;
 mod group;
+mod inspect;
 mod interrupt;
 mod output;
+mod produce;
+mod repair;
 mod serve;
 mod topic;
 
@@ -46,9 +51,24 @@ enum Command {
     /// Create, list, describe, delete and alter topics.
     #[command(after_long_help = EXIT_CODES)]
     Topic(topic::Args),
+    /// Send records: a line each, from files or stdin.
+    #[command(after_long_help = EXIT_CODES)]
+    Produce(produce::Args),
+    /// Print records, alone or as a member of a consumer group.
+    #[command(after_help = consume::format::HELP,
+              after_long_help = format!("{}\n\n{EXIT_CODES}", consume::format::HELP))]
+    Consume(consume::Args),
     /// List, describe, reset and delete consumer groups.
     #[command(after_long_help = EXIT_CODES)]
     Group(group::Args),
+    /// Look into files of a data folder, Klamm's or Kafka's: no broker is needed.
+    #[command(after_long_help = inspect::HELP)]
+    Inspect(inspect::Args),
+    /// Say what is damaged in a partition's folder, and give it up if told to.
+    #[command(after_long_help = EXIT_CODES)]
+    Repair(repair::Args),
+    /// Print a completion script, as in: klamm completions bash > /etc/bash_completion.d/klamm
+    Completions { shell: clap_complete::Shell },
 }
 
 /// How to reach the cluster. The same for every client command.
@@ -128,18 +148,30 @@ pub fn parse_duration(given: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
+fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "klamm", &mut script);
+    let mut out = output::stdout();
+    let printed = out.write_all(&script).and_then(|()| out.flush());
+    output::conclude(false, printed.map_err(output::Failure::from))
+}
+
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Topic(args) => topic::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
+        Command::Repair(args) => repair::run(args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Completions { shell } => completions(shell),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -13,8 +13,6 @@ use crate::client::ClientError;
 /// Why a command ended without success.
 #[derive(Debug)]
 pub enum Failure {
-    /// The command line makes no sense in a way that only shows later.
-    Usage(String),
     Client(ClientError),
     /// A file, a name, a state: said in full.
     Other(String),
@@ -85,10 +83,6 @@ pub fn conclude(json: bool, outcome: Outcome) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(Failure::Reported) => ExitCode::FAILURE,
-        Err(Failure::Usage(message)) => {
-            complain(json, "USAGE", &message);
-            ExitCode::from(2)
-        }
     }
 }
 

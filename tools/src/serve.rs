@@ -1,17 +1,108 @@
-//! The place of `klamm serve`.
+//! `klamm serve`: the broker, wired together.
+//!
+//! ```text
+//!   settings -> probe the machine -> lock DATA -> is the port free?
+//!      -> a shard a core (broker.rs) -> SIGINT, SIGTERM -> drained, closed, marked clean
+//! ```
+//!
+//! What can be known before a shard starts is found out before, so that the message
+//! names the cause and not its consequence.
 
-use std::process::ExitCode;
+mod broker;
+mod logger;
+mod settings;
 
 use crate::output;
+use klamm_engine::data_folder::DataFolder;
+use klamm_engine::io::glommio::probe;
+use klamm_engine::io::glommio::runtime::{self, RuntimeConfig};
+use klamm_engine::io::glommio::termination::Termination;
+pub use settings::Args;
+use settings::Settings;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-#[derive(clap::Args)]
-pub struct Args {}
+pub fn run(args: Args) -> ExitCode {
+    logger::install(args.log);
+    match serve(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            output::complain(false, "FAILED", &message);
+            ExitCode::FAILURE
+        }
+    }
+}
 
-pub fn run(_args: Args) -> ExitCode {
-    output::complain(
-        false,
-        "FAILED",
-        "the broker is not built into this command yet",
+fn serve(args: &Args) -> Result<(), String> {
+    let started = Instant::now();
+    let settings = Settings::resolve(args).map_err(|e| e.to_string())?;
+    let mut config = RuntimeConfig::default();
+    if let Some(cores) = settings.cores {
+        config.cores = cores;
+    }
+    let fit = probe::machine(&settings.data, config.cores, config.io_memory_bytes)
+        .map_err(|e| e.to_string())?;
+    config.io_memory_bytes = fit.io_memory_bytes;
+    if fit.in_memory {
+        log::warn!(
+            "{} is in memory: nothing in it survives a restart of the machine",
+            settings.data.display()
+        );
+    }
+    let folder =
+        DataFolder::open(&settings.data, settings.broker.broker_id).map_err(|e| e.to_string())?;
+    let address = free_port(&settings).map_err(|e| cannot_listen(&settings, &e))?;
+    let termination =
+        Termination::listen().map_err(|e| format!("signals can't be listened to: {e}"))?;
+    let plan = Arc::new(broker::Plan::new(
+        settings,
+        folder,
+        address,
+        termination,
+        started,
+    ));
+    let (for_make, for_serve) = (plan.clone(), plan.clone());
+    let ended = runtime::run(
+        &config,
+        async move |shards, io| Ok::<_, String>(broker::make(&for_make, shards, io)),
+        async move |shards, io| broker::serve(&for_serve, shards, io).await,
     );
-    ExitCode::FAILURE
+    ended.map_err(|e| e.to_string())?;
+    plan.finish()
+}
+
+/// The kernel takes an io_uring apart after its process has ended, and the sockets that
+/// it was accepting at stay open until then: a broker that was just stopped or killed
+/// may hold its port for a moment.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+
+fn free_port(settings: &Settings) -> std::io::Result<SocketAddr> {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match klamm_net::socket::probe(settings.listen) {
+            Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                // Nothing tells when a port becomes free.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            tried => return tried,
+        }
+    }
+}
+
+fn cannot_listen(settings: &Settings, error: &std::io::Error) -> String {
+    let address = settings.listen;
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "{address} is taken by another process; stop that one, or choose another port with --listen"
+        ),
+        ErrorKind::PermissionDenied => format!(
+            "{address} may not be listened at by this user; choose a port above 1023 with --listen"
+        ),
+        _ => {
+            format!("{address} can't be listened at: {error}; choose another address with --listen")
+        }
+    }
 }

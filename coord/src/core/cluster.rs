@@ -17,7 +17,7 @@ pub mod state;
 pub mod topics;
 pub mod znodes;
 
-use crate::core::settings::{ConfigEntry, Reason, SettingError};
+use crate::core::settings::{ConfigEntry, SettingError};
 use klamm_engine::units::{ProducerEpoch, ProducerId, TopicId};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -148,8 +148,8 @@ pub enum ClusterErrorKind {
     TopicDeletionDisabled,
     UnknownTopicId,
     BrokerIdNotRegistered,
-    /// The request itself cannot be honoured by this version of Klamm.
-    UnsupportedVersion,
+    /// The tree is not as the cluster needs it, most likely because of a hand.
+    UnknownServerError,
 }
 
 impl ClusterErrorKind {
@@ -157,9 +157,9 @@ impl ClusterErrorKind {
     #[must_use]
     pub fn code(self) -> i16 {
         match self {
+            ClusterErrorKind::UnknownServerError => -1,
             ClusterErrorKind::UnknownTopicOrPartition => 3,
             ClusterErrorKind::InvalidTopicException => 17,
-            ClusterErrorKind::UnsupportedVersion => 35,
             ClusterErrorKind::TopicAlreadyExists => 36,
             ClusterErrorKind::InvalidPartitions => 37,
             ClusterErrorKind::InvalidReplicationFactor => 38,
@@ -191,10 +191,6 @@ impl std::error::Error for ClusterError {}
 
 impl From<SettingError> for ClusterError {
     fn from(error: SettingError) -> ClusterError {
-        match &error.reason {
-            Reason::Unknown { .. } | Reason::Bad(_) => {
-                ClusterErrorKind::InvalidConfig.because(error.to_string())
-            }
-        }
+        ClusterErrorKind::InvalidConfig.because(error.to_string())
     }
 }

@@ -155,6 +155,11 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     /// That nothing is left.
     pub fn end(&self) -> Result<(), DecodeError> {
         if self.at == self.bytes.len() {

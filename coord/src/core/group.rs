@@ -56,10 +56,6 @@ mod model;
 mod room;
 #[cfg(test)]
 mod stories;
-#[cfg(test)]
-mod stories_offsets;
-#[cfg(test)]
-mod stories_static;
 
 use context::Context;
 use member::Member;

@@ -69,9 +69,9 @@ pub struct Output {
 
 #[derive(Debug)]
 pub struct Groups {
-    live: BTreeMap<Arc<str>, Group>,
-    shared: Shared,
-    retention: Deadline,
+    pub(super) live: BTreeMap<Arc<str>, Group>,
+    pub(super) shared: Shared,
+    pub(super) retention: Deadline,
     /// Where the present look through all groups has got to.
     retention_done: Option<Arc<str>>,
     has_resumed: bool,

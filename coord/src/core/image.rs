@@ -79,10 +79,10 @@ impl Image {
             zxid: Zxid::ZERO,
             cluster_id: cluster_id.into(),
             controller: None,
-            brokers: BTreeMap::new(),
+            brokers: Default::default(),
             settings: Arc::new(settings),
-            topics: BTreeMap::new(),
-            by_id: HashMap::new(),
+            topics: Arc::default(),
+            by_id: Arc::default(),
         }
     }
 
@@ -90,10 +90,13 @@ impl Image {
     #[must_use]
     pub fn with_topic(mut self, topic: Topic) -> Image {
         let topic = Arc::new(topic);
-        if let Some(before) = self.topics.insert(topic.name.clone(), topic.clone()) {
-            self.by_id.remove(&before.id);
+        let by_id = Arc::make_mut(&mut self.by_id);
+        if let Some(before) =
+            Arc::make_mut(&mut self.topics).insert(topic.name.clone(), topic.clone())
+        {
+            by_id.remove(&before.id);
         }
-        self.by_id.insert(topic.id, topic);
+        by_id.insert(topic.id, topic);
         self
     }
 

@@ -26,6 +26,8 @@ mod snapshot;
 #[cfg(test)]
 mod model;
 
+pub(super) use snapshot::{get_acl, get_lifetime, put_acl, put_lifetime};
+
 pub use ops::{ANY_VERSION, BadArguments, Event, EventKind, MultiError, Op, OpResult, TreeError};
 
 use crate::core::Zxid;
@@ -737,4 +739,4 @@ impl Nodes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,13 +9,13 @@
 //! ```
 //!
 //! `runtime` starts the executors and carries messages between them, `probe` says
-//! beforehand whether this machine can run them, `signal` makes SIGINT and SIGTERM
+//! beforehand whether this machine can run them, `termination` makes SIGINT and SIGTERM
 //! something to wait for. glommio and `unsafe` stay in here.
 
 mod device;
 pub mod probe;
 pub mod runtime;
-pub mod signal;
+pub mod termination;
 
 use super::{BLOCK, Buf, Entry, File, Io, Open, beside};
 use crate::units::{Nanos, TimestampMs};
@@ -27,6 +27,7 @@ use std::cell::Cell;
 use std::fs;
 use std::future::Future;
 use std::io::{self, Result, Write};
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -35,13 +36,18 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+thread_local! {
+    /// How many calls of this thread's executor are with its blocking threads. They panic
+    /// where it ends before they do, so the runtime waits for 0.
+    static BLOCKING: Cell<usize> = const { Cell::new(0) };
+}
+
 /// Disk, clock and tasks of the executor on this thread.
 #[derive(Clone)]
-pub struct GlommioIo {
-    /// How many calls are with the blocking threads. An executor that ends while there
-    /// are some makes them panic, so the runtime waits for 0.
-    blocking: Rc<Cell<usize>>,
-}
+pub struct GlommioIo(
+    /// Not for another thread.
+    PhantomData<Rc<()>>,
+);
 
 /// A file opened for direct I/O.
 pub struct GlommioFile(DmaFile);
@@ -67,9 +73,7 @@ impl GlommioIo {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it is not to be had everywhere")]
     pub fn new() -> GlommioIo {
-        GlommioIo {
-            blocking: Rc::default(),
-        }
+        GlommioIo(PhantomData)
     }
 
     /// Runs `work` on a blocking thread. It runs to its end even where nobody waits for
@@ -79,11 +83,10 @@ impl GlommioIo {
         work: impl FnOnce() -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let (answer, answered) = oneshot::channel();
-        let count = self.blocking.clone();
-        count.set(count.get() + 1);
+        BLOCKING.set(BLOCKING.get() + 1);
         self.spawn(async move {
             let result = executor().spawn_blocking(work).await;
-            count.set(count.get() - 1);
+            BLOCKING.set(BLOCKING.get() - 1);
             // No one listens any more: see above.
             let _ = answer.send(result);
         });
@@ -102,9 +105,8 @@ impl GlommioIo {
     }
 
     /// Returns once no call is with the blocking threads.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the runtime calls it"))]
     pub(crate) async fn settle(&self) {
-        while self.blocking.get() > 0 {
+        while BLOCKING.get() > 0 {
             self.sleep(Duration::from_millis(1)).await;
         }
     }
@@ -304,8 +306,7 @@ impl File for GlommioFile {
         // glommio gives the bare number of the descriptor to its thread: were this file
         // closed meanwhile, another one could be cut. A descriptor of its own cannot.
         let file = fs::File::from(self.duplicate()?);
-        let io = GlommioIo::new();
-        io.blocking(move || file.set_len(len)).await
+        GlommioIo::new().blocking(move || file.set_len(len)).await
     }
 
     async fn len(&self) -> Result<u64> {

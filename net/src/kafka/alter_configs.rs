@@ -7,7 +7,7 @@
 //! What is not named goes back to its default, which is why IncrementalAlterConfigs
 //! took its place (KIP-339); old clients know only this one.
 
-use crate::kafka::cluster::{Resources, Verdict, failure, given_once, resource, sentence};
+use crate::kafka::cluster::{Resources, Verdict, failure, given_once, sentence};
 use crate::kafka::context::Context;
 use crate::kafka::coordinator::{self, ask, of_cluster};
 use crate::kafka::errors::Failure;
@@ -15,7 +15,7 @@ use crate::kafka::group::given;
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
-use klamm_coord::core::cluster::ConfigReplacement;
+use klamm_coord::core::cluster::{ConfigReplacement, ConfigResource};
 use klamm_engine::io::Io;
 
 pub async fn handle<I: Io>(ctx: Context<I>, request: AlterConfigsRequest) -> AlterConfigsResponse {
@@ -44,7 +44,7 @@ pub async fn handle<I: Io>(ctx: Context<I>, request: AlterConfigsRequest) -> Alt
 pub fn read(asked: &AlterConfigsResource) -> Result<ConfigReplacement, Failure> {
     given_once(asked.configs.iter().map(|config| config.name.as_str()))?;
     Ok(ConfigReplacement {
-        resource: resource(asked.resource_type, &asked.resource_name)?,
+        resource: ConfigResource::from_wire(asked.resource_type, &asked.resource_name),
         configs: asked
             .configs
             .iter()

@@ -13,6 +13,8 @@ use crate::kafka::limits::Permit;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
 use klamm_engine::io::Io;
+use klamm_engine::tail::Chunk;
+use klamm_engine::units::BytePos;
 use std::rc::Rc;
 
 /// A piece of an answer.
@@ -20,9 +22,9 @@ pub enum Part<I: Io> {
     Bytes(Bytes),
     /// Records in the log's tail; the chunk stays as long as it is being sent.
     Memory {
-        chunk: Rc<I::Buf>,
-        at: usize,
-        len: usize,
+        chunk: Rc<Chunk<I>>,
+        from: BytePos,
+        to: BytePos,
     },
     /// No byte: a share of the shard's budget, given back once all before it is sent.
     Held(Permit),
@@ -32,7 +34,7 @@ impl<I: Io> Part<I> {
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Part::Bytes(b) => b,
-            Part::Memory { chunk, at, len } => &chunk[*at..*at + *len],
+            Part::Memory { chunk, from, to } => chunk.slice(*from, *to),
             Part::Held(_) => &[],
         }
     }
@@ -40,13 +42,23 @@ impl<I: Io> Part<I> {
     pub fn len(&self) -> usize {
         match self {
             Part::Bytes(b) => b.len(),
-            Part::Memory { len, .. } => *len,
+            Part::Memory { from, to, .. } => (to.0 - from.0) as usize,
             Part::Held(_) => 0,
         }
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Keeps the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len <= self.len());
+        match self {
+            Part::Bytes(b) => b.truncate(len),
+            Part::Memory { from, to, .. } => *to = from.plus(len as u64),
+            Part::Held(_) => {}
+        }
     }
 }
 

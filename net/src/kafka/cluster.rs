@@ -1,5 +1,5 @@
 //! What the APIs on topics and settings share: the coordinator's refusals as codes
-//! and sentences, and Kafka's numbers of what has settings.
+//! and sentences, and an alteration's resources sorted into sound ones and others.
 //!
 //! ```text
 //!   create_topics, delete_topics, create_partitions, delete_records
@@ -8,7 +8,7 @@
 
 use crate::kafka::errors::{Code, Failure};
 use kafka_protocol::protocol::StrBytes;
-use klamm_coord::core::cluster::{ClusterError, ClusterErrorKind, ConfigResource};
+use klamm_coord::core::cluster::{ClusterError, ClusterErrorKind};
 use std::collections::{HashMap, HashSet};
 
 pub fn failure(error: &ClusterError) -> Failure {
@@ -18,6 +18,7 @@ pub fn failure(error: &ClusterError) -> Failure {
 pub fn code(kind: ClusterErrorKind) -> Code {
     match kind {
         ClusterErrorKind::UnknownTopicOrPartition => Code::UNKNOWN_TOPIC_OR_PARTITION,
+        ClusterErrorKind::UnknownServerError => Code::UNKNOWN_SERVER_ERROR,
         ClusterErrorKind::InvalidTopicException => Code::INVALID_TOPIC_EXCEPTION,
         ClusterErrorKind::TopicAlreadyExists => Code::TOPIC_ALREADY_EXISTS,
         ClusterErrorKind::InvalidPartitions => Code::INVALID_PARTITIONS,
@@ -29,7 +30,6 @@ pub fn code(kind: ClusterErrorKind) -> Code {
         ClusterErrorKind::TopicDeletionDisabled => Code::TOPIC_DELETION_DISABLED,
         ClusterErrorKind::UnknownTopicId => Code::UNKNOWN_TOPIC_ID,
         ClusterErrorKind::BrokerIdNotRegistered => Code(102),
-        ClusterErrorKind::UnsupportedVersion => Code::UNSUPPORTED_VERSION,
     }
 }
 
@@ -45,27 +45,6 @@ pub fn sentence(message: Option<String>) -> Option<StrBytes> {
         }
         StrBytes::from_string(text)
     })
-}
-
-/// `ConfigResource.Type` of Kafka's clients.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
-
-/// Whose settings, from the wire. A broker is named by its id, or by nothing where
-/// all brokers of the cluster are meant.
-pub fn resource(kind: i8, name: &str) -> Result<ConfigResource, Failure> {
-    match kind {
-        TOPIC => Ok(ConfigResource::Topic(name.to_owned())),
-        BROKER if name.is_empty() => Ok(ConfigResource::Broker(None)),
-        BROKER => match name.parse() {
-            Ok(id) => Ok(ConfigResource::Broker(Some(id))),
-            Err(_) => Err(Failure::new(
-                Code::INVALID_REQUEST,
-                format!("A broker is named by its number, which {name:?} is not."),
-            )),
-        },
-        other => Ok(ConfigResource::Other(other, name.to_owned())),
-    }
 }
 
 /// What became of one resource.

@@ -21,7 +21,9 @@ use crate::kafka::context::{Local, Peer};
 use crate::kafka::frame::{Frames, Front};
 use crate::kafka::limits::{Acquire, Permit};
 use crate::kafka::route::{self, Answering};
+use crate::kafka::turns::Turns;
 use crate::socket::Socket;
+use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesOrdered, Stream};
 use klamm_engine::io::Io;
 use klamm_engine::units::Nanos;
@@ -76,6 +78,7 @@ pub struct Connection<I: Io, S> {
     frames: Frames,
     in_flight: FuturesOrdered<InFlight<I>>,
     in_flight_bytes: usize,
+    turns: Turns,
     outbox: Outbox<I>,
     /// The budget for the frame at the front, once it has it.
     permit: Option<Permit>,
@@ -88,7 +91,7 @@ pub struct Connection<I: Io, S> {
     /// The last time that bytes went either way.
     moved_at: Nanos,
     drain_until: Option<Nanos>,
-    timer: Option<(Nanos, Pin<Box<dyn Future<Output = ()>>>)>,
+    timer: Option<(Nanos, LocalBoxFuture<'static, ()>)>,
 }
 
 impl<I: Io, S: Socket> Connection<I, S> {
@@ -99,6 +102,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             frames: Frames::new(local.limits.frame_bytes_max),
             in_flight: FuturesOrdered::new(),
             in_flight_bytes: 0,
+            turns: Turns::default(),
             outbox: Outbox::default(),
             permit: None,
             acquire: None,
@@ -155,7 +159,10 @@ impl<I: Io, S: Socket> Connection<I, S> {
             }
         }
         moved |= self.dispatch(cx, frames_left);
-        if self.may_take() && self.acquire.is_none() {
+        // More bytes only where the next frame is not whole: what has come and was not
+        // dispatched, for whatever reason, is all that is held of what is to come.
+        let is_whole = matches!(self.frames.front(), Ok(Front::Whole { .. }));
+        if self.may_take() && self.acquire.is_none() && !is_whole {
             moved |= self.receive(cx)?;
         } else {
             // Reading stands because of us: the frame's clock does not run.
@@ -184,6 +191,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             };
             moved = true;
             self.in_flight_bytes -= bytes;
+            self.turns.leave();
             match answer {
                 Answer::Send(parts) => {
                     if self.outbox.is_empty() {
@@ -247,7 +255,8 @@ impl<I: Io, S: Socket> Connection<I, S> {
             self.frame_since = None;
             *frames_left -= 1;
             moved = true;
-            match route::start(&self.local, &self.peer, frame) {
+            let turn = self.turns.take();
+            match route::start(&self.local, &self.peer, turn, frame) {
                 Ok(mut answering) => {
                     // Polled once here: what it does before it waits is done before the
                     // next request is looked at.

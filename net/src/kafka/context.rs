@@ -13,17 +13,22 @@
 use crate::kafka::closing::Closing;
 use crate::kafka::cores::{Cores, Gone};
 use crate::kafka::limits::{Budget, Limits};
+use crate::kafka::turns::Turn;
+use futures_util::future::{Either, select};
 use kafka_protocol::protocol::StrBytes;
 use klamm_coord::core::coordinator::{Request, Response};
 use klamm_coord::core::image::Image;
 use klamm_engine::io::Io;
+use klamm_engine::signal::Signal;
+use klamm_engine::store::Store;
 use klamm_engine::units::ShardId;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The coordinator, on its own shard. Behind a trait so that a handler can be tested
 /// against the bare state machine.
@@ -37,8 +42,10 @@ pub trait Coordinator {
 pub struct Local<I: Io> {
     pub io: I,
     pub cores: Cores<I>,
+    /// This shard's partitions.
+    pub store: Rc<Store<I>>,
     /// On [`ShardId::COORDINATOR`] only.
-    pub coordinator: Option<Rc<dyn Coordinator>>,
+    coordinator: OnceCell<Rc<dyn Coordinator>>,
     /// This broker's number, as it is in the image.
     pub broker_id: i32,
     /// The listener that these connections come through.
@@ -50,13 +57,15 @@ pub struct Local<I: Io> {
     pub answer_bytes: Budget,
     pub closing: Closing,
     image: RefCell<Arc<Image>>,
+    image_changed: Rc<Signal>,
 }
 
 impl<I: Io> Local<I> {
+    #[allow(clippy::too_many_arguments)] // one call, where everything is wired
     pub fn new(
         io: I,
         cores: Cores<I>,
-        coordinator: Option<Rc<dyn Coordinator>>,
+        store: Rc<Store<I>>,
         image: Arc<Image>,
         broker_id: i32,
         listener: String,
@@ -67,13 +76,22 @@ impl<I: Io> Local<I> {
             answer_bytes: Budget::new(limits.answer_bytes_max),
             closing: Closing::default(),
             image: RefCell::new(image),
+            image_changed: Signal::new(),
             io,
             cores,
-            coordinator,
+            store,
+            coordinator: OnceCell::new(),
             broker_id,
             listener,
             limits,
         })
+    }
+
+    /// Makes this the coordinator's shard. Until then requests for the coordinator are
+    /// answered as by a broker that is stopping; no connection is accepted before.
+    pub fn set_coordinator(&self, coordinator: Rc<dyn Coordinator>) {
+        let first = self.coordinator.set(coordinator).is_ok();
+        assert!(first, "there is one coordinator");
     }
 
     /// The newest image that this shard was given. Hold it for one request, so that
@@ -87,6 +105,24 @@ impl<I: Io> Local<I> {
         let mut held = self.image.borrow_mut();
         if image.zxid >= held.zxid {
             *held = image;
+            drop(held);
+            self.image_changed.wake();
+        }
+    }
+
+    /// Waits until the image is as wanted, or `patience` is at its end.
+    pub async fn image_where(
+        self: &Rc<Self>,
+        patience: Duration,
+        wanted: impl Fn(&Image) -> bool + Unpin + 'static,
+    ) {
+        let this = self.clone();
+        let changed = self
+            .image_changed
+            .until(move || wanted(&this.image.borrow()).then_some(()));
+        let late = self.io.sleep(patience);
+        match select(pin!(changed), pin!(late)).await {
+            Either::Left(_) | Either::Right(_) => {}
         }
     }
 
@@ -95,7 +131,7 @@ impl<I: Io> Local<I> {
         self: &Rc<Self>,
         shard: ShardId,
         work: W,
-    ) -> impl Future<Output = Result<R, Gone>> + 'static
+    ) -> impl Future<Output = Result<R, Gone>> + use<I, R, F, W>
     where
         R: Send + 'static,
         F: Future<Output = R> + 'static,
@@ -108,10 +144,10 @@ impl<I: Io> Local<I> {
     pub fn coordinator(
         self: &Rc<Self>,
         request: Request,
-    ) -> impl Future<Output = Result<Response, Gone>> + 'static {
+    ) -> impl Future<Output = Result<Response, Gone>> + use<I> {
         let answer = self.on(ShardId::COORDINATOR, move |local| {
             // Called here and not in the future: the order of the calls is kept.
-            let call = local.coordinator.as_ref().map(|c| c.call(request));
+            let call = local.coordinator.get().map(|c| c.call(request));
             async move {
                 match call {
                     Some(call) => call.await,
@@ -138,6 +174,8 @@ pub struct Context<I: Io> {
     pub correlation_id: i32,
     /// As the client sent it: escape it (`{:?}`) where a person will read it.
     pub client_id: Option<StrBytes>,
+    /// When it is this request's turn to leave.
+    pub turn: Turn,
 }
 
 impl<I: Io> Clone for Context<I> {
@@ -149,6 +187,7 @@ impl<I: Io> Clone for Context<I> {
             version: self.version,
             correlation_id: self.correlation_id,
             client_id: self.client_id.clone(),
+            turn: self.turn.clone(),
         }
     }
 }
@@ -174,7 +213,7 @@ impl<I: Io> Context<I> {
     pub fn coordinator(
         &self,
         request: Request,
-    ) -> impl Future<Output = Result<Response, Gone>> + 'static {
+    ) -> impl Future<Output = Result<Response, Gone>> + use<I> {
         self.local.coordinator(request)
     }
 }

@@ -16,7 +16,6 @@ use crate::kafka::errors::Code;
 use klamm_coord::core::cluster;
 use klamm_coord::core::coordinator::{Request, Response};
 use klamm_coord::core::group::message as group;
-use klamm_coord::core::settings::ConfigEntry;
 use klamm_engine::io::Io;
 
 /// For what goes through a group's coordinator: clients look it up again and retry.
@@ -106,20 +105,10 @@ pub struct IncrementalAlterConfigs {
     pub validate_only: bool,
 }
 
-pub struct DescribeConfigs {
-    pub resources: Vec<cluster::ConfigQuery>,
-}
-
 pub struct InitProducerId {}
 
 /// One verdict a resource, in the order of the question.
 pub type ConfigVerdicts = Vec<(cluster::ConfigResource, Result<(), cluster::ClusterError>)>;
-
-/// One description a resource, in the order of the question.
-pub type ConfigDescriptions = Vec<(
-    cluster::ConfigResource,
-    Result<Vec<ConfigEntry>, cluster::ClusterError>,
-)>;
 
 macro_rules! cluster_questions {
     ($($kind:ident { $($field:ident),* } $request:expr => $answer:ty),* $(,)?) => {$(
@@ -152,6 +141,6 @@ cluster_questions! {
         => ConfigVerdicts,
     IncrementalAlterConfigs { resources, validate_only }
         Request::IncrementalAlterConfigs { resources, validate_only } => ConfigVerdicts,
-    DescribeConfigs { resources } Request::DescribeConfigs { resources } => ConfigDescriptions,
-    InitProducerId {} Request::InitProducerId => cluster::NewProducer,
+    InitProducerId {} Request::InitProducerId
+        => Result<cluster::NewProducer, cluster::ClusterError>,
 }

@@ -9,9 +9,8 @@
 //! One result a resource, in the order of the request. The defaults are in it too:
 //! that is what tools ask for.
 
-use crate::kafka::cluster::{failure, resource, sentence};
+use crate::kafka::cluster::{failure, sentence};
 use crate::kafka::context::Context;
-use crate::kafka::coordinator::{DescribeConfigs, ask, of_cluster};
 use crate::kafka::errors::Failure;
 use crate::kafka::group::text;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -19,7 +18,7 @@ use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
-use klamm_coord::core::cluster::ConfigQuery;
+use klamm_coord::core::cluster::{ConfigQuery, ConfigResource};
 use klamm_coord::core::settings::ConfigEntry;
 use klamm_engine::io::Io;
 
@@ -38,40 +37,25 @@ pub async fn handle<I: Io>(
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
     };
-    let mut results = Vec::with_capacity(request.resources.len());
-    for asked in &request.resources {
-        let described = match read(asked) {
-            Ok(query) => describe(&ctx, query).await,
-            Err(failure) => Err(failure),
-        };
-        results.push(write(asked, described, detail));
-    }
-    DescribeConfigsResponse::default().with_results(results)
+    let image = ctx.image();
+    let results = request.resources.iter().map(|asked| {
+        let described = image.describe_configs(&read(asked));
+        write(asked, described.map_err(|error| failure(&error)), detail)
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
 }
 
-async fn describe<I: Io>(
-    ctx: &Context<I>,
-    query: ConfigQuery,
-) -> Result<Vec<ConfigEntry>, Failure> {
-    let resources = vec![query];
-    let described = ask(ctx, DescribeConfigs { resources })
-        .await
-        .map_err(|unavailable| Failure::from(of_cluster(unavailable)))?;
-    let one = described.into_iter().next().expect("one answer a query");
-    one.1.map_err(|error| failure(&error))
-}
-
-pub fn read(asked: &DescribeConfigsResource) -> Result<ConfigQuery, Failure> {
+pub fn read(asked: &DescribeConfigsResource) -> ConfigQuery {
     let names = asked
         .configuration_keys
         .as_ref()
         // No names are all names, as in Kafka.
         .filter(|names| !names.is_empty())
         .map(|names| names.iter().map(|name| name.to_string()).collect());
-    Ok(ConfigQuery {
-        resource: resource(asked.resource_type, &asked.resource_name)?,
+    ConfigQuery {
+        resource: ConfigResource::from_wire(asked.resource_type, &asked.resource_name),
         names,
-    })
+    }
 }
 
 pub fn write(

@@ -7,7 +7,10 @@
 //! A variant that is added below does not compile here until somebody has decided
 //! what a client shall see. The codes are `org.apache.kafka.common.protocol.Errors`.
 
+use klamm_engine::batch::{BatchError, Refusal};
 use klamm_engine::error::{Offline, OfflineReason, ReadError};
+use klamm_engine::partition::AppendError;
+use klamm_engine::producer::SequenceError;
 
 /// A Kafka error code, as the wire has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -164,6 +167,38 @@ pub fn offline(error: &Offline) -> Failure {
 pub fn read(error: &ReadError) -> Failure {
     match error {
         ReadError::OutOfRange { .. } => Failure::new(Code::OFFSET_OUT_OF_RANGE, error.to_string()),
+        // The bytes are as the producer sent them: the next fetch of them would fail in
+        // the client in the same way.
+        ReadError::Undecodable { .. } => Failure::new(Code::CORRUPT_MESSAGE, error.to_string()),
+        ReadError::UnpacksTooLarge { .. } => {
+            Failure::new(Code::MESSAGE_TOO_LARGE, error.to_string())
+        }
         ReadError::Offline(o) => offline(o),
     }
+}
+
+pub fn append(error: &AppendError) -> Failure {
+    let code = match error {
+        AppendError::Batch(e) => return batch(e),
+        AppendError::Sequence(SequenceError::OutOfOrderSequence { .. }) => {
+            Code::OUT_OF_ORDER_SEQUENCE_NUMBER
+        }
+        AppendError::Sequence(SequenceError::InvalidProducerEpoch { .. }) => {
+            Code::INVALID_PRODUCER_EPOCH
+        }
+        AppendError::InvalidTimestamp { .. } => Code::INVALID_TIMESTAMP,
+        AppendError::Transactional => Code::INVALID_TXN_STATE,
+        AppendError::Offline(o) => return offline(o),
+    };
+    Failure::new(code, error.to_string())
+}
+
+pub fn batch(error: &BatchError) -> Failure {
+    let code = match error.fault.refusal() {
+        Refusal::CorruptMessage => Code::CORRUPT_MESSAGE,
+        Refusal::MessageTooLarge => Code::MESSAGE_TOO_LARGE,
+        Refusal::UnsupportedCompressionType => Code::UNSUPPORTED_COMPRESSION_TYPE,
+        Refusal::InvalidRecord => Code::INVALID_RECORD,
+    };
+    Failure::new(code, error.to_string())
 }

@@ -15,13 +15,15 @@ use crate::kafka::context::{Coordinator, Local, Peer};
 use crate::kafka::cores::{Cores, Gone};
 use crate::kafka::limits::Limits;
 use crate::kafka::route;
+use crate::kafka::turns::Turns;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use klamm_coord::core::coordinator::{Request, Response};
 use klamm_coord::core::image::{Broker, Endpoint, Image, Partition, Topic};
 use klamm_coord::core::settings::{BrokerConfig, TopicConfig};
-use klamm_engine::io::sim::{Sim, SimIo};
+use klamm_engine::io::sim::{DATA, Sim, SimIo};
+use klamm_engine::store::Store;
 use klamm_engine::units::{LeaderEpoch, TopicId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -66,12 +68,13 @@ impl Front {
         let local = Local::new(
             sim.io(),
             Cores::alone(),
-            Some(script.clone() as Rc<dyn Coordinator>),
+            Store::new(sim.io(), DATA.into(), true, 1 << 20),
             Arc::new(image()),
             BROKER,
             LISTENER.to_owned(),
             Limits::default(),
         );
+        local.set_coordinator(script.clone());
         Front { sim, local, script }
     }
 
@@ -105,7 +108,7 @@ impl Front {
         let peer = Rc::new(Peer {
             address: "127.0.0.1:50000".parse().unwrap(),
         });
-        let answering = route::start(&self.local, &peer, frame.freeze());
+        let answering = route::start(&self.local, &peer, Turns::default().take(), frame.freeze());
         let answering = answering.unwrap_or_else(|refused| panic!("version {version}: {refused}"));
         let parts = match self.sim.run(answering) {
             Answer::Send(parts) => parts,

@@ -28,6 +28,9 @@ enum Kind {
     Raw,
     Array(&'static Kind),
     Struct(&'static [Field]),
+    /// A string or array that may be null in later versions, and not in these: the
+    /// decoder knows no such difference.
+    Present(&'static Kind),
 }
 
 struct Field {
@@ -116,6 +119,15 @@ impl Walk<'_> {
                 Ok(())
             }
             Kind::Struct(fields) => self.fields(fields),
+            Kind::Present(kind) => {
+                let before = self.left;
+                let length = self.length(matches!(kind, Kind::Str), name)?;
+                if length.is_none() {
+                    return Err(format!("{name} is null, in a version where it may not be"));
+                }
+                self.left = before;
+                self.kind(kind, name)
+            }
         }
     }
 

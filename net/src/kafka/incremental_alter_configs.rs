@@ -5,7 +5,7 @@
 //!   v1  flexible
 //! ```
 
-use crate::kafka::cluster::{Resources, Verdict, failure, given_once, resource, sentence};
+use crate::kafka::cluster::{Resources, Verdict, failure, given_once, sentence};
 use crate::kafka::context::Context;
 use crate::kafka::coordinator::{self, ask, of_cluster};
 use crate::kafka::errors::Failure;
@@ -13,7 +13,7 @@ use crate::kafka::group::given;
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
-use klamm_coord::core::cluster::{ConfigChange, ConfigOp};
+use klamm_coord::core::cluster::{ConfigChange, ConfigOp, ConfigResource};
 use klamm_engine::io::Io;
 
 pub async fn handle<I: Io>(
@@ -46,7 +46,7 @@ pub async fn handle<I: Io>(
 pub fn read(asked: &AlterConfigsResource) -> Result<ConfigChange, Failure> {
     given_once(asked.configs.iter().map(|config| config.name.as_str()))?;
     Ok(ConfigChange {
-        resource: resource(asked.resource_type, &asked.resource_name)?,
+        resource: ConfigResource::from_wire(asked.resource_type, &asked.resource_name),
         ops: asked
             .configs
             .iter()

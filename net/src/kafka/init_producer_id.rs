@@ -11,6 +11,7 @@
 //! neither. A transactional id is refused as FindCoordinator refuses it, where a
 //! client asks first.
 
+use crate::kafka::cluster;
 use crate::kafka::context::Context;
 use crate::kafka::coordinator::{self, ask, of_group};
 use crate::kafka::errors::Code;
@@ -27,11 +28,10 @@ pub async fn handle<I: Io>(
     if let Err(code) = check(&request) {
         return write(Err(code));
     }
-    write(
-        ask(&ctx, coordinator::InitProducerId {})
-            .await
-            .map_err(of_group),
-    )
+    write(match ask(&ctx, coordinator::InitProducerId {}).await {
+        Ok(answer) => answer.map_err(|e| cluster::code(e.kind)),
+        Err(gone) => Err(of_group(gone)),
+    })
 }
 
 pub fn check(request: &InitProducerIdRequest) -> Result<(), Code> {

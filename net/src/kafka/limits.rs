@@ -109,6 +109,14 @@ impl Budget {
         None
     }
 
+    /// As many of `bytes` as there are, maybe none: for who can do with less.
+    pub fn acquire_up_to(&self, bytes: usize) -> Permit {
+        let free = self.0.bytes_max.saturating_sub(self.0.taken.get());
+        let bytes = bytes.min(free);
+        self.0.taken.set(self.0.taken.get() + bytes);
+        self.permit(bytes)
+    }
+
     /// Waits for its turn. Dropped before that, it never stood in the queue.
     pub fn acquire(&self, bytes: usize) -> Acquire {
         let waiter = Rc::new(Waiter {

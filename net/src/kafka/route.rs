@@ -12,11 +12,13 @@
 
 use crate::kafka::answer::{self, Answer, Header};
 use crate::kafka::context::{Context, Local, Peer};
+use crate::kafka::turns::Turn;
 use crate::kafka::{
-    alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_topics,
-    describe_cluster, describe_configs, describe_groups, find_coordinator, guard, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups,
-    offset_commit, offset_delete, offset_fetch, sync_group,
+    alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records,
+    delete_topics, describe_cluster, describe_configs, describe_groups, fetch, find_coordinator,
+    guard, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, sync_group,
 };
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::ApiVersionsRequest;
@@ -94,6 +96,10 @@ macro_rules! apis {
 
 apis! {
     // key name, advertised from, served, flexible from, handler
+    0 Produce 0 3..=12 9, produce::start;
+    1 Fetch 4 4..=12 12, fetch::start;
+    2 ListOffsets 1 1..=8 6, |ctx, api, body| typed(ctx, api, body, list_offsets::handle);
+    3 Metadata 0 0..=12 9, |ctx, api, body| typed(ctx, api, body, metadata::handle);
     8 OffsetCommit 2 2..=9 8, |ctx, api, body| typed(ctx, api, body, offset_commit::handle);
     9 OffsetFetch 1 1..=9 6, |ctx, api, body| typed(ctx, api, body, offset_fetch::handle);
     10 FindCoordinator 0 0..=4 3, |ctx, api, body| typed(ctx, api, body, find_coordinator::handle);
@@ -106,8 +112,9 @@ apis! {
     18 ApiVersions 0 0..=4 3, |ctx, api, body| typed(ctx, api, body, api_versions::handle);
     19 CreateTopics 2 2..=7 5, |ctx, api, body| typed(ctx, api, body, create_topics::handle);
     20 DeleteTopics 1 1..=6 4, |ctx, api, body| typed(ctx, api, body, delete_topics::handle);
-    // 21 DeleteRecords 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, delete_records::handle);
+    21 DeleteRecords 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, delete_records::handle);
     22 InitProducerId 0 0..=4 2, |ctx, api, body| typed(ctx, api, body, init_producer_id::handle);
+    23 OffsetForLeaderEpoch 2 2..=4 4, |ctx, api, body| typed(ctx, api, body, offset_for_leader_epoch::handle);
     32 DescribeConfigs 1 1..=4 4, |ctx, api, body| typed(ctx, api, body, describe_configs::handle);
     33 AlterConfigs 0 0..=2 2, |ctx, api, body| typed(ctx, api, body, alter_configs::handle);
     37 CreatePartitions 0 0..=3 2, |ctx, api, body| typed(ctx, api, body, create_partitions::handle);
@@ -183,6 +190,7 @@ pub fn header(frame: &mut Bytes) -> Result<(RequestHeader, &'static Api), Refuse
 pub fn start<I: Io>(
     local: &Rc<Local<I>>,
     peer: &Rc<Peer>,
+    turn: Turn,
     mut frame: Bytes,
 ) -> Result<Answering<I>, Refused> {
     let (header, api) = header(&mut frame)?;
@@ -197,6 +205,7 @@ pub fn start<I: Io>(
         version: header.version,
         correlation_id: header.correlation_id,
         client_id: header.client_id,
+        turn,
     };
     dispatch(ctx, api, frame)
 }

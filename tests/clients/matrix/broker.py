@@ -20,7 +20,7 @@ import threading
 
 from . import cache, wire
 
-READY_WITHIN_S = 40
+READY_WITHIN_S = 60
 STOPPED_WITHIN_S = 30
 
 
@@ -157,9 +157,8 @@ class Broker:
         return self
 
     def __exit__(self, *_):
-        if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        if self.process:
+            cache.end_group(self.process)
 
     def start(self):
         command = self.adapter.command(self.port, self.directory)
@@ -188,8 +187,7 @@ class Broker:
         try:
             status = self.process.wait(STOPPED_WITHIN_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            cache.end_group(self.process)
             raise BrokerError(f"the broker did not stop within {STOPPED_WITHIN_S} s of SIGTERM (see {self.log})") from None
         if status not in (0, 143):
             raise BrokerError(f"the broker ended with status {status} after SIGTERM (see {self.log})")

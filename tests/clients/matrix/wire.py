@@ -7,7 +7,7 @@ not one, is seen. It speaks only non-flexible versions:
 
     ApiVersions 0   is the broker ready
     CreateTopics 2  kcat has no admin command
-    Fetch 4         the batches, undecoded
+    Fetch 11        the batches, undecoded (zstd needs 10)
 
 A batch (record batch v2), with the fields that are read here:
 
@@ -123,17 +123,23 @@ class Connection:
 
     def fetch(self, topic, partition, offset):
         """The high watermark and the raw batches from `offset` on."""
-        body = struct.pack(">iiiibi", -1, 500, 1, 8 << 20, 0, 1) + _string(topic)
-        answer = self.call(1, 4, body + struct.pack(">iiqi", 1, partition, offset, 8 << 20))
+        body = struct.pack(">iiiibiii", -1, 500, 1, 8 << 20, 0, 0, -1, 1) + _string(topic)
+        body += struct.pack(">iiiqqi", 1, partition, -1, offset, -1, 8 << 20)
+        answer = self.call(1, 11, body + struct.pack(">i", 0) + _string(""))
         answer.take("i")
-        if answer.take("i") != 1 or answer.string() != topic or answer.take("i") != 1:
-            raise WireError("Fetch 4 answered for another topic")
+        error = answer.take("h")
         answer.take("i")
-        error, high_watermark, _ = answer.take("h"), answer.take("q"), answer.take("q")
         if error:
-            raise WireError(f"Fetch 4 of {topic}-{partition} at {offset} answered error {error}")
+            raise WireError(f"Fetch 11 of {topic}-{partition} answered error {error}")
+        if answer.take("i") != 1 or answer.string() != topic or answer.take("i") != 1:
+            raise WireError("Fetch 11 answered for another topic")
+        answer.take("i")
+        error, high_watermark, _, _ = (answer.take(t) for t in "hqqq")
+        if error:
+            raise WireError(f"Fetch 11 of {topic}-{partition} at {offset} answered error {error}")
         for _ in range(max(0, answer.take("i"))):
             answer.take("q"), answer.take("q")
+        answer.take("i")
         return high_watermark, answer.bytes(max(0, answer.take("i")))
 
 

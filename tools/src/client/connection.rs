@@ -412,3 +412,133 @@ fn is_timeout(e: &io::Error) -> bool {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::MetadataRequest;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// A broker that gives these answers, each after having read a request whole, and
+    /// then keeps silent. An answer is what follows the correlation id, or with `raw`
+    /// the very bytes.
+    enum Answer {
+        To(Vec<u8>),
+        Raw(Vec<u8>),
+    }
+
+    fn broker(answers: Vec<Answer>) -> (String, thread::JoinHandle<Vec<i16>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let served = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut versions = Vec::new();
+            for answer in answers {
+                let mut length = [0; 4];
+                stream.read_exact(&mut length).unwrap();
+                let mut request = vec![0; u32::from_be_bytes(length) as usize];
+                stream.read_exact(&mut request).unwrap();
+                versions.push(i16::from_be_bytes([request[2], request[3]]));
+                let bytes = match answer {
+                    Answer::Raw(bytes) => bytes,
+                    Answer::To(body) => {
+                        let length = (body.len() as u32 + 4).to_be_bytes();
+                        [&length, &request[4..8], &body[..]].concat()
+                    }
+                };
+                stream.write_all(&bytes).unwrap();
+            }
+            // Until the client goes.
+            let _ = io::copy(&mut stream, &mut io::sink());
+            versions
+        });
+        (address, served)
+    }
+
+    fn open(address: &str, timeout: Duration) -> Result<Connection> {
+        let options = Options {
+            client_id: "test".into(),
+            timeout,
+        };
+        Connection::open(address, address.to_string(), &options)
+    }
+
+    /// Version 0: error code, then (key, min, max)*.
+    fn api_versions_v0(code: i16, keys: &[(i16, i16, i16)]) -> Answer {
+        let mut body = code.to_be_bytes().to_vec();
+        body.extend((keys.len() as u32).to_be_bytes());
+        for (key, min, max) in keys {
+            body.extend([key, min, max].into_iter().flat_map(|n| n.to_be_bytes()));
+        }
+        Answer::To(body)
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn an_old_broker_is_asked_again_in_its_own_version() {
+        let keys = [(18, 0, 0), (3, 0, 5)];
+        let (address, served) = broker(vec![api_versions_v0(35, &keys), api_versions_v0(0, &keys)]);
+        let connection = open(&address, SOON).unwrap();
+        assert_eq!(connection.version_of::<MetadataRequest>(12).unwrap(), 5);
+        assert_eq!(connection.version_of::<MetadataRequest>(4).unwrap(), 4);
+        let e = connection.version_of::<JoinGroup>(9).unwrap_err();
+        assert!(e.to_string().contains("does not offer JoinGroup"), "{e}");
+        drop(connection);
+        assert_eq!(served.join().unwrap(), [3, 0]);
+    }
+
+    use kafka_protocol::messages::JoinGroupRequest as JoinGroup;
+
+    #[test]
+    fn what_is_no_kafka_answer_is_said_to_be_none() {
+        for bytes in [
+            b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+            // Lengths: negative, zero, 2 GiB.
+            vec![0xff; 8],
+            vec![0; 8],
+            vec![0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1],
+            // Another request's correlation id.
+            vec![0, 0, 0, 6, 0, 0, 0, 77, 0, 0],
+            // No error code.
+            vec![0, 0, 0, 4, 0, 0, 0, 1],
+        ] {
+            let (address, served) = broker(vec![Answer::Raw(bytes.clone())]);
+            match open(&address, SOON) {
+                Err(e @ ClientError::Malformed { .. }) => {
+                    assert!(e.to_string().contains("ApiVersions"), "{e}");
+                }
+                other => panic!("{bytes:?}: {:?}", other.err()),
+            }
+            served.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_silent_broker_is_waited_for_no_longer_than_asked() {
+        let (address, served) = broker(Vec::new());
+        match open(&address, Duration::from_millis(300)) {
+            Err(ClientError::TimedOut { .. }) => {}
+            other => panic!("{:?}", other.err()),
+        }
+        served.join().unwrap();
+    }
+
+    #[test]
+    fn after_an_error_a_connection_is_in_doubt() {
+        let (address, served) = broker(vec![
+            api_versions_v0(35, &[]),
+            api_versions_v0(0, &[(18, 0, 0), (3, 0, 1)]),
+            Answer::Raw(vec![0, 0, 0, 5, 9, 9, 9, 9, 0]),
+        ]);
+        let mut connection = open(&address, SOON).unwrap();
+        assert!(!connection.in_doubt());
+        let answer = connection
+            .call::<MetadataRequest>(12, |_| MetadataRequest::default().with_topics(None));
+        assert!(matches!(answer, Err(ClientError::Malformed { .. })));
+        assert!(connection.in_doubt());
+        drop(connection);
+        served.join().unwrap();
+    }
+}

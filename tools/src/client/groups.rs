@@ -214,6 +214,9 @@ impl Client {
                 None,
             ));
         }
+        // Other kinds of groups (Connect's) have bytes of their own there, and reading
+        // them as what they are not can ask for any amount of memory.
+        let is_consumer = &*g.protocol_type == "consumer";
         Ok(Group {
             group: group.to_string(),
             state: g.group_state.to_string(),
@@ -230,8 +233,11 @@ impl Client {
                     instance_id: m.group_instance_id.map(|i| i.to_string()),
                     client_id: m.client_id.to_string(),
                     host: m.client_host.trim_start_matches('/').to_string(),
-                    // A group that is no consumer group has bytes of its own here.
-                    assignment: decode_assignment(m.member_assignment).unwrap_or_default(),
+                    // Empty while the group rebalances.
+                    assignment: Some(m.member_assignment)
+                        .filter(|_| is_consumer)
+                        .and_then(decode_assignment)
+                        .unwrap_or_default(),
                 })
                 .collect(),
         })

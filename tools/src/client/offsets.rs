@@ -21,6 +21,8 @@ pub enum Spec {
     Earliest,
     /// The high watermark: behind the last record that can be read.
     Latest,
+    /// The last stable offset: behind the last record whose transaction has ended.
+    LatestStable,
     /// The first record whose timestamp is this (ms since 1970) or later.
     At(i64),
 }
@@ -29,7 +31,7 @@ impl Spec {
     fn timestamp(self) -> i64 {
         match self {
             Spec::Earliest => -2,
-            Spec::Latest => -1,
+            Spec::Latest | Spec::LatestStable => -1,
             Spec::At(ms) => ms,
         }
     }
@@ -74,6 +76,8 @@ impl Client {
         names.dedup();
         let leaders = self.leaders(&names)?;
 
+        // One request has one isolation level; nobody mixes them.
+        let isolation = i8::from(wanted.iter().any(|(_, s)| *s == Spec::LatestStable));
         let mut by_leader: BTreeMap<i32, BTreeMap<&str, Vec<ListOffsetsPartition>>> =
             BTreeMap::new();
         for ((topic, index), spec) in wanted {
@@ -117,9 +121,10 @@ impl Client {
                 })
                 .collect();
             let connection = self.broker(leader)?;
-            let answer = connection.call::<ListOffsetsRequest>(LIST_OFFSETS_CAP, |_| {
+            let answer = connection.call::<ListOffsetsRequest>(LIST_OFFSETS_CAP, |version| {
                 ListOffsetsRequest::default()
                     .with_replica_id(BrokerId(-1))
+                    .with_isolation_level(if version >= 2 { isolation } else { 0 })
                     .with_topics(topics)
             })?;
             for topic in answer.topics {

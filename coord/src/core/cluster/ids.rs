@@ -7,51 +7,6 @@
 
 use klamm_engine::units::{ProducerId, TopicId};
 
-/// Kafka's text of a 16-byte id (`Uuid.toString`): url-safe base64 without padding.
-#[must_use]
-pub fn to_text(id: [u8; 16]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let bits = u128::from_be_bytes(id);
-    // 128 bits are 21 digits of 6 bits and a last one of 2, its low bits 0.
-    (0..22)
-        .map(|at| {
-            let digit = if at < 21 {
-                bits >> (122 - 6 * at)
-            } else {
-                bits << 4
-            };
-            char::from(DIGITS[(digit & 63) as usize])
-        })
-        .collect()
-}
-
-/// The id that a text stands for; None where it is not 22 digits of one.
-#[must_use]
-pub fn from_text(text: &str) -> Option<[u8; 16]> {
-    if text.len() != 22 {
-        return None;
-    }
-    let mut bits = 0u128;
-    for (at, digit) in text.bytes().enumerate() {
-        let value = u128::from(match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'-' => 62,
-            b'_' => 63,
-            _ => return None,
-        });
-        if at < 21 {
-            bits |= value << (122 - 6 * at);
-        } else if value & 15 == 0 {
-            bits |= value >> 4;
-        } else {
-            return None;
-        }
-    }
-    Some(bits.to_be_bytes())
-}
-
 /// Makes ids from a seed. The same seed makes the same ids: it must be new at each
 /// start.
 #[derive(Debug)]
@@ -69,7 +24,7 @@ impl IdSource {
     /// The next id: a version 4 UUID, never one of those that Kafka keeps for itself
     /// (0 and 1), and never with a text that begins with `-`, which tools take for an
     /// option.
-    pub fn next_id(&mut self) -> [u8; 16] {
+    pub fn next_id(&mut self) -> TopicId {
         loop {
             self.count += 1;
             let step = self.count.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -78,15 +33,11 @@ impl IdSource {
             let bits = half((self.seed >> 64) as u64) << 64 | half(self.seed as u64);
             // RFC 9562: version 4, variant 10.
             let bits = bits & !(0xF << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-            let id = bits.to_be_bytes();
-            if !to_text(id).starts_with('-') {
+            let id = TopicId(bits.to_be_bytes());
+            if !id.to_string().starts_with('-') {
                 return id;
             }
         }
-    }
-
-    pub fn next_topic(&mut self) -> TopicId {
-        TopicId(self.next_id())
     }
 }
 
@@ -132,23 +83,7 @@ impl ProducerIds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use std::collections::BTreeSet;
-
-    #[test]
-    fn the_text_is_kafkas() {
-        // Uuid.ZERO_UUID, Uuid.ONE_UUID, and one from RFC 4648's alphabet's end.
-        assert_eq!(to_text([0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
-        assert_eq!(to_text(1u128.to_be_bytes()), "AAAAAAAAAAAAAAAAAAAAAQ");
-        assert_eq!(to_text([0xff; 16]), "_____________________w");
-        assert_eq!(
-            from_text("AAAAAAAAAAAAAAAAAAAAAB"),
-            None,
-            "bits beyond the 128"
-        );
-        assert_eq!(from_text("AAAA"), None);
-        assert_eq!(from_text("AAAAAAAAAAAAAAAAAAAA+Q"), None);
-    }
 
     #[test]
     fn ids_differ_within_a_run_and_between_runs() {
@@ -157,8 +92,8 @@ mod tests {
             let mut source = IdSource::new(seed);
             for _ in 0..5000 {
                 let id = source.next_id();
-                assert!(!to_text(id).starts_with('-'));
-                assert_eq!((id[6] >> 4, id[8] >> 6), (4, 2));
+                assert!(!id.to_string().starts_with('-'));
+                assert_eq!((id.0[6] >> 4, id.0[8] >> 6), (4, 2));
                 assert!(seen.insert(id));
             }
         }
@@ -172,19 +107,5 @@ mod tests {
         ids.refill(3000);
         let given: Vec<i64> = std::iter::from_fn(|| ids.take()).map(|id| id.0).collect();
         assert_eq!(given, (3000..4000).collect::<Vec<_>>());
-    }
-
-    proptest! {
-        #[test]
-        fn every_id_comes_back_from_its_text(id in any::<[u8; 16]>()) {
-            prop_assert_eq!(from_text(&to_text(id)), Some(id));
-        }
-
-        #[test]
-        fn no_text_panics(text in ".{0,30}") {
-            if let Some(id) = from_text(&text) {
-                prop_assert_eq!(to_text(id), text);
-            }
-        }
     }
 }

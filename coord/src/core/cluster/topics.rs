@@ -238,6 +238,7 @@ fn choose(cluster: &Cluster, topic: &NewTopic, id: TopicId) -> Result<Vec<Vec<i3
         partitions.unsigned_abs() as usize,
         usize::from(factor.unsigned_abs()),
     );
+    check_factor(cluster, factor)?;
     check_limit(cluster, partitions as u64 * factor as u64)?;
     place(cluster, id, 0..partitions, factor)
 }
@@ -250,13 +251,8 @@ fn place(
     partitions: std::ops::Range<usize>,
     factor: usize,
 ) -> Result<Vec<Vec<i32>>, ClusterError> {
+    check_factor(cluster, factor)?;
     let brokers: Vec<i32> = cluster.brokers().keys().copied().collect();
-    if factor > brokers.len() {
-        return Err(Kind::InvalidReplicationFactor.because(format!(
-            "{factor} replicas need {factor} brokers, and there are {}",
-            brokers.len()
-        )));
-    }
     let start = usize::from(id.0[15]);
     Ok(partitions
         .map(|index| {
@@ -341,6 +337,17 @@ fn check_limit(cluster: &Cluster, more: u64) -> Result<(), ClusterError> {
     Ok(())
 }
 
+/// Comes before the limit: a factor that cannot be is wrong in any number.
+fn check_factor(cluster: &Cluster, factor: usize) -> Result<(), ClusterError> {
+    let brokers = cluster.brokers().len();
+    if factor > brokers {
+        return Err(Kind::InvalidReplicationFactor.because(format!(
+            "{factor} replicas need {factor} brokers, and there are {brokers}"
+        )));
+    }
+    Ok(())
+}
+
 // -- operations
 
 fn push_partition(cluster: &Cluster, ops: &mut Vec<Op>, topic: &str, index: i32, replicas: &[i32]) {
@@ -363,7 +370,7 @@ fn push_partition(cluster: &Cluster, ops: &mut Vec<Op>, topic: &str, index: i32,
 }
 
 /// A node that only carries others; ZooKeeper's null, as Kafka writes it.
-pub(super) fn empty(path: String) -> Op {
+pub(in crate::core) fn empty(path: String) -> Op {
     match Op::create(path, "") {
         Op::Create {
             path,

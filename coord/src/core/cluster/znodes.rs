@@ -96,7 +96,7 @@ struct TopicJson {
 pub fn topic_json(id: TopicId, replicas: &[Vec<i32>]) -> Vec<u8> {
     json(&TopicJson {
         version: 3,
-        topic_id: Some(ids::to_text(id.0)),
+        topic_id: Some(id.to_string()),
         partitions: (0..).zip(replicas.iter().cloned()).collect(),
         adding_replicas: BTreeMap::new(),
         removing_replicas: BTreeMap::new(),
@@ -107,7 +107,7 @@ pub fn topic_json(id: TopicId, replicas: &[Vec<i32>]) -> Vec<u8> {
 /// before 2.8 wrote none) or its partitions are not 0 to n-1.
 pub fn read_topic(data: &[u8]) -> Option<(TopicId, Vec<Vec<i32>>)> {
     let topic: TopicJson = serde_json::from_slice(data).ok()?;
-    let id = TopicId(ids::from_text(&topic.topic_id?)?);
+    let id: TopicId = topic.topic_id?.parse().ok()?;
     let whole = topic
         .partitions
         .keys()

@@ -63,6 +63,14 @@ pub fn normalized(mut request: JoinGroup) -> JoinGroup {
 impl Group {
     /// `request` is checked and normalized.
     pub fn join(&mut self, token: Token, request: JoinGroup, ctx: &mut Context) {
+        log::debug!(
+            "group {:?}: member {:?} (instance {:?}) of client {:?} joins: {:?}",
+            self.id,
+            request.member_id,
+            request.instance_id,
+            request.client_id,
+            request.reason.as_deref().unwrap_or("no reason given"),
+        );
         if !self.has_room_for(&request, ctx) {
             let member_id = request.member_id;
             self.remove_pending(&member_id, ctx);

@@ -47,6 +47,12 @@ impl Group {
 
         let was_empty = self.state == GroupState::Empty;
         self.move_to(GroupState::PreparingRebalance, ctx);
+        log::info!(
+            "group {:?}: rebalances after generation {}, with {} members",
+            self.id,
+            self.generation,
+            self.members.len()
+        );
         if was_empty {
             let round_ms = ctx.config().initial_rebalance_delay_ms;
             let remaining_ms = self.rebalance_timeout_ms().saturating_sub(round_ms).max(0);

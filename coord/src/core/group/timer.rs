@@ -105,7 +105,7 @@ impl Timers {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn entries(&self) -> usize {
         self.queue.len()
     }
 }
@@ -130,7 +130,7 @@ mod tests {
         let (mut timers, mut deadline) = (Timers::default(), Deadline::default());
         timers.arm(&mut deadline, session(), Nanos(10));
         timers.arm(&mut deadline, session(), Nanos(14));
-        assert_eq!((timers.next(), timers.len()), (Some(Nanos(10)), 1));
+        assert_eq!((timers.next(), timers.entries()), (Some(Nanos(10)), 1));
         assert_eq!(timers.pop(Nanos(9)), None);
         let key = timers.pop(Nanos(10)).unwrap();
         assert!(!deadline.came_up(key, Nanos(10), &mut timers));
@@ -145,9 +145,9 @@ mod tests {
         let (mut timers, mut deadline) = (Timers::default(), Deadline::default());
         timers.arm(&mut deadline, session(), Nanos(300));
         timers.arm(&mut deadline, session(), Nanos(10));
-        assert_eq!((timers.next(), timers.len()), (Some(Nanos(10)), 1));
+        assert_eq!((timers.next(), timers.entries()), (Some(Nanos(10)), 1));
         timers.cancel(&mut deadline, session());
-        assert_eq!(timers.len(), 0);
+        assert_eq!(timers.entries(), 0);
         timers.cancel(&mut deadline, session());
         assert!(!deadline.is_armed());
     }

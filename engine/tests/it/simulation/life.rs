@@ -3,7 +3,7 @@
 
 use super::ledger::{Broken, Ledger, batch_of};
 use super::lies::LyingIo;
-use futures_util::future::{join, join_all};
+use futures_util::future::{LocalBoxFuture, join, join_all};
 use klamm_engine::config::LogConfig;
 use klamm_engine::error::{Offline, OfflineReason, ReadError};
 use klamm_engine::io::Io;
@@ -95,8 +95,7 @@ pub async fn live(
     let done = Cell::new(0);
     let producers: usize = opened.len() * 3;
     let work = opened.iter().flat_map(|client| {
-        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = Result<(), Broken>> + '_>>> =
-            Vec::new();
+        let mut tasks: Vec<LocalBoxFuture<'_, Result<(), Broken>>> = Vec::new();
         // The last one is not idempotent.
         for n in 0..3 {
             let rng = rng.fork();

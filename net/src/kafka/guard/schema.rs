@@ -3,9 +3,10 @@
 //! `clients/src/main/resources/common/message/*Request.json` in the Kafka tree; the
 //! guard's tests hold each line against an encoder that we did not write.
 //!
-//! Whether a field may be null is left to the decoder: null takes no memory.
+//! Whether a field may be null is left to the decoder, which refuses it where it
+//! never may be; what may be null only from some version on is `Present` before.
 
-use super::Kind::{Array, Fixed, Raw, Str, Struct};
+use super::Kind::{Array, Fixed, Present, Raw, Str, Struct};
 use super::{Field, Kind};
 
 const NEVER: i16 = i16::MAX;
@@ -133,17 +134,18 @@ const LIST_OFFSETS: &[Field] = &[
 ];
 
 const METADATA: &[Field] = &[
-    all(
-        "topics",
-        Array(&Struct(&[
-            some("topic_id", Fixed(16), 10, NEVER),
-            all("name", Str),
-        ])),
-    ),
+    some("topics", Present(&METADATA_TOPICS), 0, 0),
+    some("topics", METADATA_TOPICS, 1, NEVER),
     some("allow_auto_topic_creation", Fixed(1), 4, NEVER),
     some("include_cluster_authorized_operations", Fixed(1), 8, 10),
     some("include_topic_authorized_operations", Fixed(1), 8, NEVER),
 ];
+
+const METADATA_TOPICS: Kind = Array(&Struct(&[
+    some("topic_id", Fixed(16), 10, NEVER),
+    some("name", Present(&Str), 0, 9),
+    some("name", Str, 10, NEVER),
+]));
 
 const OFFSET_COMMIT: &[Field] = &[
     all("group_id", Str),
@@ -168,17 +170,15 @@ const OFFSET_COMMIT: &[Field] = &[
     ),
 ];
 
+const OFFSET_FETCH_TOPICS: Kind = Array(&Struct(&[
+    some("name", Str, 0, 7),
+    some("partition_indexes", Array(&Fixed(4)), 0, 7),
+]));
+
 const OFFSET_FETCH: &[Field] = &[
     some("group_id", Str, 0, 7),
-    some(
-        "topics",
-        Array(&Struct(&[
-            some("name", Str, 0, 7),
-            some("partition_indexes", Array(&Fixed(4)), 0, 7),
-        ])),
-        0,
-        7,
-    ),
+    some("topics", Present(&OFFSET_FETCH_TOPICS), 0, 1),
+    some("topics", OFFSET_FETCH_TOPICS, 2, 7),
     some(
         "groups",
         Array(&Struct(&[

@@ -1,0 +1,556 @@
+//! Runs the coordinator's core: takes requests, persists, exchanges images, answers.
+//!
+//! ```text
+//!   call --> step --> gathered --> changelog: many commands, one sync
+//!   tick -->  "           |            |  while it runs, the next ones gather
+//!                         |            v
+//!                         |      committed: groups are answered
+//!                         |            |
+//!                         |            v   where topics, brokers or settings changed
+//!                         |      Host::apply_image, every shard --> the others are
+//!                         |                                         answered
+//!                         +--> every now and then a snapshot, beside all this
+//! ```
+//!
+//! One per broker, on shard 0. An answer leaves only once the changelog is committed up
+//! to the change that it may rest on; one that speaks of topics only once every shard
+//! serves by it, so that a client that was told of a topic can produce to it at once.
+//!
+//! The first failed write or sync latches: everyone who waits is told, everyone who
+//! calls from then on too.
+
+use crate::changelog::{Changelog, ChangelogError};
+use crate::core::coordinator::{Core, CoreConfig, Output, Request, Response};
+use crate::core::image::Image;
+use crate::core::{Now, Token, Zxid};
+use crate::snapshot;
+use futures_channel::oneshot;
+use futures_util::future::{self, Either};
+use klamm_engine::io::Io;
+use klamm_engine::signal::Signal;
+use klamm_engine::units::{Nanos, TimestampMs};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where the coordinator keeps its files, in DATA. No partition's folder is called so.
+pub const FOLDER: &str = "coordinator";
+const CHANGELOG: &str = "changelog";
+
+/// Who serves by the image: opens and drops partitions on every shard.
+pub trait Host: 'static {
+    /// Resolves once every shard serves by this image. Called with newer and newer
+    /// ones, one at a time. What fails of it (a partition that cannot be opened) is
+    /// the host's to tell its clients.
+    fn apply_image(&self, image: Arc<Image>) -> impl Future<Output = ()>;
+}
+
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    pub core: CoreConfig,
+    /// The last process stopped in order.
+    pub clean: bool,
+    /// A snapshot is due after so many bytes of changelog, or as many as the last
+    /// snapshot had, whichever is more: a large state is then rewritten no more often
+    /// than it changes.
+    pub snapshot_bytes: u64,
+}
+
+impl DriverConfig {
+    /// 16 MiB are some hundred thousand commands: a fraction of a second of replay.
+    #[must_use]
+    pub fn new(core: CoreConfig, clean: bool) -> DriverConfig {
+        DriverConfig {
+            core,
+            clean,
+            snapshot_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Why the coordinator cannot start.
+#[derive(Debug)]
+pub enum OpenError {
+    Changelog(ChangelogError),
+    /// A file or folder could not be read or made.
+    Io {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    /// The tree cannot hold what the coordinator needs in it.
+    Start(String),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Changelog(error) => error.fmt(f),
+            OpenError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            OpenError::Start(what) => write!(f, "the coordinator's tree: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<ChangelogError> for OpenError {
+    fn from(error: ChangelogError) -> OpenError {
+        OpenError::Changelog(error)
+    }
+}
+
+/// No answer: the coordinator is closed, or its changelog failed. What was asked may
+/// have been done or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    pub why: Rc<str>,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+pub struct Driver<I: Io, H: Host> {
+    io: I,
+    host: H,
+    dir: PathBuf,
+    changelog: Changelog<I>,
+    core: RefCell<Core>,
+    waiting: RefCell<HashMap<Token, oneshot::Sender<Result<Response, Stopped>>>>,
+    tokens: Cell<u64>,
+
+    /// What the core gave out since the last batch was taken to the changelog.
+    gathered: RefCell<Output>,
+    committing: Cell<bool>,
+    /// Committed, not yet applied, in order; answers that wait for that.
+    publishing: RefCell<VecDeque<Published>>,
+    is_publishing: Cell<bool>,
+
+    /// Told whenever one of the above empties, a deadline moves forward, or it stops.
+    changed: Rc<Signal>,
+    /// When the ticker looks next.
+    armed: Cell<Option<Nanos>>,
+    stopped: RefCell<Option<Stopped>>,
+    closing: Cell<bool>,
+
+    snapshot_bytes: u64,
+    snapshot: RefCell<SnapshotState>,
+}
+
+struct Published {
+    image: Option<Arc<Image>>,
+    send: Vec<(Zxid, Token, Response)>,
+}
+
+#[derive(Default)]
+struct SnapshotState {
+    writing: bool,
+    last_len: u64,
+    /// Bytes of changelog since then.
+    since: u64,
+}
+
+impl<I: Io, H: Host> Driver<I, H> {
+    /// Reads the newest readable snapshot and the changelog behind it, makes what is
+    /// missing of Kafka's tree, and has the host serve by the first image.
+    pub async fn open(
+        io: I,
+        data: &Path,
+        config: DriverConfig,
+        host: H,
+    ) -> Result<Rc<Driver<I, H>>, OpenError> {
+        let dir = data.join(FOLDER);
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| OpenError::Io { path, error }
+        };
+        io.create_dir_all(&dir).await.map_err(failed(&dir))?;
+        io.sync_dir(data).await.map_err(failed(data))?;
+        let (mut core, last_len) = restore(&io, &dir, &config.core).await?;
+        let last = core.zxid();
+        let changelog = Changelog::open(io.clone(), &dir.join(CHANGELOG), config.clean).await?;
+        changelog
+            .replay(last, |zxid, command| core.apply(zxid, command))
+            .await?;
+        io.sync_dir(&dir).await.map_err(failed(&dir))?;
+        core.start(now(&io))
+            .map_err(|error| OpenError::Start(error.message))?;
+
+        let this = Rc::new(Driver {
+            io,
+            host,
+            dir,
+            changelog,
+            core: RefCell::new(core),
+            waiting: RefCell::default(),
+            tokens: Cell::new(0),
+            gathered: RefCell::default(),
+            committing: Cell::new(false),
+            publishing: RefCell::default(),
+            is_publishing: Cell::new(false),
+            changed: Signal::new(),
+            armed: Cell::new(None),
+            stopped: RefCell::default(),
+            closing: Cell::new(false),
+            snapshot_bytes: config.snapshot_bytes,
+            snapshot: RefCell::new(SnapshotState {
+                last_len,
+                ..SnapshotState::default()
+            }),
+        });
+        this.collect();
+        this.settled().await;
+        if let Some(stopped) = this.stopped.borrow().as_ref() {
+            return Err(OpenError::Start(stopped.to_string()));
+        }
+        this.io.spawn(this.clone().run_ticker());
+        Ok(this)
+    }
+
+    /// Asks. The order of the calls is the order of the steps. Where the future is
+    /// dropped nobody waits any more; what was asked is done all the same.
+    pub fn call(
+        self: &Rc<Self>,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, Stopped>> + use<I, H> + 'static {
+        let receiver = self.submit(request);
+        async move {
+            let (guard, receiver) = receiver?;
+            let answer = receiver.await;
+            drop(guard);
+            answer.unwrap_or_else(|_| {
+                Err(Stopped {
+                    why: "the coordinator is gone".into(),
+                })
+            })
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn submit(
+        self: &Rc<Self>,
+        request: Request,
+    ) -> Result<(Waiter<I, H>, oneshot::Receiver<Result<Response, Stopped>>), Stopped> {
+        if let Some(stopped) = self.stopped.borrow().as_ref() {
+            return Err(stopped.clone());
+        }
+        let token = Token(self.tokens.get());
+        self.tokens.set(token.0 + 1);
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.borrow_mut().insert(token, sender);
+        self.core.borrow_mut().step(token, request, now(&self.io));
+        self.collect();
+        Ok((
+            Waiter {
+                driver: self.clone(),
+                token,
+            },
+            receiver,
+        ))
+    }
+
+    /// The cluster as the core has it; a shard serves by the one that its host was given.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        self.core.borrow_mut().image()
+    }
+
+    /// Why nothing is answered any more, where that is so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.stopped.borrow().clone()
+    }
+
+    /// Answers what was asked and committed, refuses the rest, writes a snapshot where
+    /// that saves a replay, and closes the changelog.
+    pub async fn close(self: &Rc<Self>) -> Result<(), ChangelogError> {
+        self.closing.set(true);
+        self.settled().await;
+        let failed_before = self.stopped().is_some();
+        self.stop("the coordinator is closed");
+        if !failed_before {
+            let (zxid, is_due) = {
+                let (core, snapshot) = (self.core.borrow(), self.snapshot.borrow());
+                (
+                    core.zxid(),
+                    snapshot.since * 8 >= self.snapshot_bytes.max(snapshot.last_len),
+                )
+            };
+            let this = self.clone();
+            self.changed
+                .until(move || (!this.snapshot.borrow().writing).then_some(()))
+                .await;
+            if is_due {
+                let bytes = self.core.borrow().snapshot();
+                self.write_snapshot(zxid, bytes).await;
+            }
+        }
+        self.changelog.close().await
+    }
+
+    // -- from the core to the disk and the host
+
+    /// Takes what the core gave out; sees to it that someone carries it on.
+    fn collect(self: &Rc<Self>) {
+        let (output, deadline) = {
+            let mut core = self.core.borrow_mut();
+            (core.take_output(), core.next_deadline())
+        };
+        if deadline.is_some_and(|at| self.armed.get().is_none_or(|armed| at < armed)) {
+            self.changed.wake();
+        }
+        let mut gathered = self.gathered.borrow_mut();
+        gathered.persist.extend(output.persist);
+        gathered.send.extend(output.send);
+        gathered.image = output.image.or(gathered.image.take());
+        let is_empty =
+            gathered.persist.is_empty() && gathered.send.is_empty() && gathered.image.is_none();
+        if is_empty || self.committing.get() {
+            return;
+        }
+        if gathered.persist.is_empty() {
+            // Nothing to wait for: all that these answers rest on is committed.
+            let output = std::mem::take(&mut *gathered);
+            drop(gathered);
+            self.publish(output);
+            return;
+        }
+        self.committing.set(true);
+        self.io.spawn(self.clone().run_commits());
+    }
+
+    /// Takes batch after batch to the changelog until nothing has gathered.
+    async fn run_commits(self: Rc<Self>) {
+        while self.stopped.borrow().is_none() {
+            let output = std::mem::take(&mut *self.gathered.borrow_mut());
+            if output.persist.is_empty() && output.send.is_empty() && output.image.is_none() {
+                break;
+            }
+            let snapshot = self.snapshot_if_due();
+            match self.changelog.commit(&output.persist).await {
+                Ok(bytes) => self.snapshot.borrow_mut().since += bytes,
+                Err(error) => {
+                    log::error!("{error}; the coordinator answers nothing from now on");
+                    self.stop(&error.to_string());
+                    break;
+                }
+            }
+            if let Some((zxid, bytes)) = snapshot {
+                let this = self.clone();
+                self.io
+                    .spawn(async move { this.write_snapshot(zxid, bytes).await });
+            }
+            self.publish(output);
+        }
+        self.committing.set(false);
+        self.changed.wake();
+    }
+
+    /// Answers what may be answered, and queues what the host must know first.
+    fn publish(self: &Rc<Self>, output: Output) {
+        let Output { image, send, .. } = output;
+        let queued = image.is_some() || self.is_publishing.get();
+        let (now, later): (Vec<_>, Vec<_>) = send
+            .into_iter()
+            .partition(|(_, _, response)| !queued || matches!(response, Response::Group(_)));
+        self.answer(now);
+        if image.is_none() && later.is_empty() {
+            return;
+        }
+        self.publishing
+            .borrow_mut()
+            .push_back(Published { image, send: later });
+        if !self.is_publishing.replace(true) {
+            self.io.spawn(self.clone().run_publishing());
+        }
+    }
+
+    async fn run_publishing(self: Rc<Self>) {
+        loop {
+            // Those that queued meanwhile need only the newest image.
+            let queued: Vec<Published> = self.publishing.borrow_mut().drain(..).collect();
+            if queued.is_empty() {
+                break;
+            }
+            if let Some(image) = queued.iter().rev().find_map(|p| p.image.clone()) {
+                self.host.apply_image(image).await;
+            }
+            for published in queued {
+                self.answer(published.send);
+            }
+        }
+        self.is_publishing.set(false);
+        self.changed.wake();
+    }
+
+    fn answer(&self, send: Vec<(Zxid, Token, Response)>) {
+        for (_, token, response) in send {
+            let sender = self.waiting.borrow_mut().remove(&token);
+            if let Some(sender) = sender {
+                // Who no longer waits need not know.
+                drop(sender.send(Ok(response)));
+            }
+        }
+    }
+
+    /// Tells everyone who waits, and everyone to come.
+    fn stop(&self, why: &str) {
+        let stopped = self
+            .stopped
+            .borrow_mut()
+            .get_or_insert_with(|| Stopped { why: why.into() })
+            .clone();
+        let waiting: Vec<_> = self.waiting.borrow_mut().drain().collect();
+        for (_, sender) in waiting {
+            drop(sender.send(Err(stopped.clone())));
+        }
+        self.changed.wake();
+    }
+
+    /// Resolves once nothing is under way.
+    fn settled(self: &Rc<Self>) -> impl Future<Output = ()> + use<I, H> {
+        let this = self.clone();
+        self.changed
+            .until(move || (!this.committing.get() && !this.is_publishing.get()).then_some(()))
+    }
+
+    // -- time
+
+    /// Ticks the core when something is due.
+    async fn run_ticker(self: Rc<Self>) {
+        while self.stopped.borrow().is_none() && !self.closing.get() {
+            let due = self.core.borrow().next_deadline();
+            self.armed.set(due);
+            let this = self.clone();
+            let sooner = self.changed.until(move || {
+                let next = this.core.borrow().next_deadline();
+                let is_sooner = next.is_some_and(|at| due.is_none_or(|due| at < due));
+                (is_sooner || this.closing.get() || this.stopped.borrow().is_some()).then_some(())
+            });
+            if let Some(due) = due {
+                let wait = Duration::from_nanos(due.0.saturating_sub(self.io.now().0));
+                if let Either::Right(_) =
+                    future::select(pin!(self.io.sleep(wait)), pin!(sooner)).await
+                {
+                    continue;
+                }
+                self.core.borrow_mut().tick(now(&self.io));
+                self.collect();
+            } else {
+                sooner.await;
+            }
+        }
+    }
+
+    // -- snapshots
+
+    /// The state with all that the batch taken last holds, where it is time for one.
+    fn snapshot_if_due(&self) -> Option<(Zxid, Vec<u8>)> {
+        let mut state = self.snapshot.borrow_mut();
+        if state.writing || state.since < self.snapshot_bytes.max(state.last_len) {
+            return None;
+        }
+        (state.writing, state.since) = (true, 0);
+        let core = self.core.borrow();
+        Some((core.zxid(), core.snapshot()))
+    }
+
+    /// Writes a snapshot of committed changes and cuts the changelog. A failure costs
+    /// nothing but a longer replay; the next one is tried when it is due.
+    async fn write_snapshot(&self, zxid: Zxid, bytes: Vec<u8>) {
+        let len = bytes.len() as u64;
+        match snapshot::write(&self.io, &self.dir, zxid, bytes).await {
+            Ok(oldest) => {
+                self.snapshot.borrow_mut().last_len = len;
+                log::info!("coordinator: snapshot at zxid {zxid}, {len} bytes");
+                if oldest > Zxid::ZERO
+                    && let Err(error) = self.changelog.cut_before(oldest.next()).await
+                {
+                    log::error!("{error}");
+                }
+            }
+            Err(error) => {
+                let path = snapshot::path(&self.dir, zxid);
+                log::error!(
+                    "could not write {}: {error}; the changelog stays whole",
+                    path.display()
+                );
+            }
+        }
+        self.snapshot.borrow_mut().writing = false;
+        self.changed.wake();
+    }
+}
+
+/// One who waits for an answer, or went away.
+struct Waiter<I: Io, H: Host> {
+    driver: Rc<Driver<I, H>>,
+    token: Token,
+}
+
+impl<I: Io, H: Host> Drop for Waiter<I, H> {
+    fn drop(&mut self) {
+        if self
+            .driver
+            .waiting
+            .borrow_mut()
+            .remove(&self.token)
+            .is_some()
+        {
+            self.driver.core.borrow_mut().abandon(self.token);
+        }
+    }
+}
+
+/// A clock that was never set may stand before 1970, where records have no times.
+fn now<I: Io>(io: &I) -> Now {
+    Now {
+        mono: io.now(),
+        wall: io.wall().max(TimestampMs(0)),
+    }
+}
+
+/// The core of the newest snapshot that can be read, and that one's length.
+async fn restore<I: Io>(io: &I, dir: &Path, config: &CoreConfig) -> Result<(Core, u64), OpenError> {
+    let found = snapshot::list(io, dir)
+        .await
+        .map_err(|error| OpenError::Io {
+            path: dir.to_owned(),
+            error,
+        })?;
+    for zxid in found {
+        let path = snapshot::path(dir, zxid);
+        let bytes = match io.read_file(&path).await {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(OpenError::Io { path, error }),
+        };
+        match Core::restore(config.clone(), &bytes) {
+            Ok(core) if core.zxid() == zxid => return Ok((core, bytes.len() as u64)),
+            Ok(core) => log::error!(
+                "{}: holds zxid {}, not what its name says",
+                path.display(),
+                core.zxid()
+            ),
+            // The older one and the changelog give the same; where they do not reach
+            // back far enough, the replay says so.
+            Err(error) => log::error!(
+                "{}: {error}; falling back to the one before it",
+                path.display()
+            ),
+        }
+    }
+    Ok((Core::new(config.clone()), 0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! Reading on a partition's home shard, and waiting there.
+//!
+//! ```text
+//!   here     Slice: memory ranges stay where they are, file ranges are read
+//!   there    the same, then copied: what crosses shards is Bytes
+//! ```
+//!
+//! A reading that will be thrown away, since there is not yet enough, is counted and
+//! not loaded.
+
+use crate::kafka::answer::Part;
+use crate::kafka::context::Local;
+use crate::kafka::cores::Gone;
+use crate::kafka::errors::{self, Code, Failure};
+use crate::kafka::hosted;
+use bytes::Bytes;
+use futures_channel::oneshot;
+use futures_util::future::{select, select_all};
+use klamm_engine::error::Offline;
+use klamm_engine::io::Io;
+use klamm_engine::partition::{Offsets, Partition};
+use klamm_engine::slice::{Range, Slice};
+use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, ShardId};
+use std::pin::pin;
+use std::rc::Rc;
+
+/// What one partition is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    pub slot: usize,
+    pub id: PartitionId,
+    pub from: Offset,
+    pub bytes_max: usize,
+    /// The epoch of the last record that the reader has.
+    pub last_epoch: Option<LeaderEpoch>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub bytes_max: usize,
+    /// The first batch is read whatever its size.
+    pub at_least_one: bool,
+    /// Records are loaded only if there are at least so many bytes.
+    pub load_from: usize,
+}
+
+/// What one partition has, for one answer.
+pub struct Fetched<I: Io> {
+    pub offsets: Offsets,
+    pub bytes: usize,
+    /// Empty where they were only counted.
+    pub records: Vec<Part<I>>,
+    /// Where the reader's log and ours part ways: it must cut back to there.
+    pub diverging: Option<(LeaderEpoch, Offset)>,
+}
+
+/// One shard's share of a fetch.
+pub struct Batch<I: Io> {
+    pub outcomes: Vec<(usize, Result<Fetched<I>, Failure>)>,
+    pub loaded: bool,
+}
+
+/// A [`Fetched`] that may cross shards.
+struct Crossing {
+    offsets: Offsets,
+    bytes: usize,
+    records: Vec<Bytes>,
+    diverging: Option<(LeaderEpoch, Offset)>,
+}
+
+/// What was found, before anything is loaded.
+struct Found<I: Io> {
+    partition: Rc<Partition<I>>,
+    offsets: Offsets,
+    slice: Slice<I>,
+    diverging: Option<(LeaderEpoch, Offset)>,
+}
+
+/// Reads on `shard`, wherever that is.
+pub async fn from<I: Io>(
+    local: &Rc<Local<I>>,
+    shard: ShardId,
+    queries: &[Query],
+    bounds: Bounds,
+) -> Result<Batch<I>, Gone> {
+    if shard == local.cores.here() {
+        return Ok(here(local, queries, bounds).await);
+    }
+    let queries = queries.to_vec();
+    let crossed = local.on(shard, move |local| async move {
+        there(&local, &queries, bounds).await
+    });
+    let (outcomes, loaded) = crossed.await?;
+    let outcomes = outcomes.into_iter().map(|(slot, outcome)| {
+        let outcome = outcome.map(|crossing| Fetched {
+            offsets: crossing.offsets,
+            bytes: crossing.bytes,
+            records: crossing.records.into_iter().map(Part::Bytes).collect(),
+            diverging: crossing.diverging,
+        });
+        (slot, outcome)
+    });
+    Ok(Batch {
+        outcomes: outcomes.collect(),
+        loaded,
+    })
+}
+
+async fn here<I: Io>(local: &Local<I>, queries: &[Query], bounds: Bounds) -> Batch<I> {
+    let (found, loaded) = find_all(local, queries, bounds).await;
+    let mut outcomes = Vec::with_capacity(found.len());
+    for (slot, found) in found {
+        let outcome = match found {
+            Err(failure) => Err(failure),
+            Ok(found) => {
+                let bytes = found.slice.bytes;
+                let records = if loaded {
+                    parts(found.slice).await
+                } else {
+                    Ok(Vec::new())
+                };
+                let records = records.map_err(|offline| failed(&found.partition, offline));
+                records.map(|records| Fetched {
+                    offsets: found.offsets,
+                    bytes,
+                    records,
+                    diverging: found.diverging,
+                })
+            }
+        };
+        outcomes.push((slot, outcome));
+    }
+    Batch { outcomes, loaded }
+}
+
+type Crossings = Vec<(usize, Result<Crossing, Failure>)>;
+
+async fn there<I: Io>(local: &Local<I>, queries: &[Query], bounds: Bounds) -> (Crossings, bool) {
+    let (found, loaded) = find_all(local, queries, bounds).await;
+    let mut outcomes = Vec::with_capacity(found.len());
+    for (slot, found) in found {
+        let outcome = match found {
+            Err(failure) => Err(failure),
+            Ok(found) => {
+                let records = if loaded {
+                    found.slice.load().await
+                } else {
+                    Ok(Vec::new())
+                };
+                let records = records.map_err(|offline| failed(&found.partition, offline));
+                records.map(|records| Crossing {
+                    offsets: found.offsets,
+                    bytes: found.slice.bytes,
+                    records,
+                    diverging: found.diverging,
+                })
+            }
+        };
+        outcomes.push((slot, outcome));
+    }
+    (outcomes, loaded)
+}
+
+/// The ranges of all partitions, in order; each takes from what the bounds leave.
+async fn find_all<I: Io>(
+    local: &Local<I>,
+    queries: &[Query],
+    bounds: Bounds,
+) -> (Vec<(usize, Result<Found<I>, Failure>)>, bool) {
+    let mut outcomes = Vec::with_capacity(queries.len());
+    let mut bytes = 0;
+    let mut urgent = false;
+    for query in queries {
+        let bytes_max = query.bytes_max.min(bounds.bytes_max.saturating_sub(bytes));
+        let first = bounds.at_least_one && bytes == 0;
+        let found = find(local, query, bytes_max, first).await;
+        match &found {
+            Ok(found) => {
+                bytes += found.slice.bytes;
+                urgent |= found.diverging.is_some();
+            }
+            Err(_) => urgent = true,
+        }
+        outcomes.push((query.slot, found));
+    }
+    // What is urgent is answered at once, with what there is.
+    (outcomes, urgent || bytes >= bounds.load_from)
+}
+
+async fn find<I: Io>(
+    local: &Local<I>,
+    query: &Query,
+    bytes_max: usize,
+    at_least_one: bool,
+) -> Result<Found<I>, Failure> {
+    let partition = hosted::partition(local, &query.id)?;
+    if let Some(last) = query.last_epoch {
+        match partition.end_offset_for_epoch(last) {
+            None => return Err(Code::OFFSET_OUT_OF_RANGE.into()),
+            Some((epoch, end)) if epoch < last || end < query.from => {
+                return Ok(Found {
+                    offsets: partition.offsets(),
+                    partition,
+                    slice: Slice::default(),
+                    diverging: Some((epoch, end)),
+                });
+            }
+            Some(_) => {}
+        }
+    }
+    // Before the read: a record that is appended meanwhile is then news to the waiter.
+    let offsets = partition.offsets();
+    let slice = partition
+        .read(query.from, bytes_max, at_least_one)
+        .await
+        .map_err(|e| errors::read(&e))?;
+    Ok(Found {
+        offsets,
+        partition,
+        slice,
+        diverging: None,
+    })
+}
+
+/// Memory stays where it is. Where a file has a part of it, all is read and checked.
+async fn parts<I: Io>(slice: Slice<I>) -> Result<Vec<Part<I>>, Offline> {
+    if slice.ranges.iter().any(Range::is_file) {
+        return Ok(slice.load().await?.into_iter().map(Part::Bytes).collect());
+    }
+    let memory = slice.ranges.into_iter().map(|range| match range {
+        Range::Memory { chunk, from, to } => Part::Memory { chunk, from, to },
+        Range::File { .. } => unreachable!("there is none"),
+    });
+    Ok(memory.collect())
+}
+
+fn failed<I: Io>(partition: &Partition<I>, offline: Offline) -> Failure {
+    if !offline.is_closed() {
+        log::error!("{}: {offline}", partition.dir().display());
+    }
+    errors::offline(&offline)
+}
+
+/// Resolves once one of the partitions can be read beyond the offset given with it.
+pub async fn news<I: Io>(local: &Rc<Local<I>>, shard: ShardId, seen: Vec<(PartitionId, Offset)>) {
+    if shard == local.cores.here() {
+        return first_beyond(local, seen).await;
+    }
+    // Dropped with the fetch: the other shard then waits no longer either.
+    let (_alive, dropped) = oneshot::channel::<()>();
+    let there = local.on(shard, move |local| async move {
+        let beyond = pin!(first_beyond(&local, seen));
+        select(beyond, dropped).await;
+    });
+    // Gone is news too: the next read says so.
+    let _ = there.await;
+}
+
+async fn first_beyond<I: Io>(local: &Local<I>, seen: Vec<(PartitionId, Offset)>) {
+    let mut waits = Vec::with_capacity(seen.len());
+    for (id, offset) in seen {
+        match hosted::partition(local, &id) {
+            Ok(partition) => waits.push(Box::pin(partition.beyond(offset))),
+            // The next read says why.
+            Err(_) => return,
+        }
+    }
+    if !waits.is_empty() {
+        select_all(waits).await;
+    }
+}

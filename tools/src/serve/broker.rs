@@ -1,0 +1,360 @@
+//! The broker's life on its shards.
+//!
+//! ```text
+//!   make    every shard      a store, no partitions yet
+//!   serve   shard 0          coordinator open -> every shard's partitions open
+//!                            -> registered -> every shard listens -> signal
+//!                            -> drain -> coordinator closed -> partitions closed
+//!           the others       do what shard 0 submits to them, until it says stop
+//! ```
+
+use crate::serve::settings::Settings;
+use futures_util::future::{Either, join_all, select};
+use klamm_coord::core::coordinator::{CoreConfig, Request, Response};
+use klamm_coord::core::image::{Broker, Endpoint, Image};
+use klamm_coord::driver::{Driver, DriverConfig, Host};
+use klamm_engine::data_folder::DataFolder;
+use klamm_engine::io::Io;
+use klamm_engine::io::glommio::GlommioIo;
+use klamm_engine::io::glommio::termination::Termination;
+use klamm_engine::io::shards::Shards;
+use klamm_engine::store::Store;
+use klamm_engine::units::ShardId;
+use klamm_net::kafka::context::{Coordinator, Local};
+use klamm_net::kafka::cores::{Cores, Gone};
+use klamm_net::kafka::following;
+use klamm_net::kafka::limits::Limits;
+use klamm_net::kafka::server::{self, Admission};
+use klamm_net::socket::Listener;
+use std::fs::File;
+use std::future::Future;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The listener's name, as clients see it in the broker's endpoints.
+const LISTENER: &str = "PLAINTEXT";
+
+type Here = Rc<Local<GlommioIo>>;
+type Cluster = Shards<Here>;
+
+/// What all shards go by.
+pub struct Plan {
+    settings: Settings,
+    folder: DataFolder,
+    address: SocketAddr,
+    termination: Termination,
+    started: Instant,
+    limits: Limits,
+    admission: Admission,
+    /// How it ended: None as long as it has not.
+    outcome: Mutex<Option<Result<(), String>>>,
+}
+
+impl Plan {
+    pub fn new(
+        settings: Settings,
+        folder: DataFolder,
+        address: SocketAddr,
+        termination: Termination,
+        started: Instant,
+    ) -> Plan {
+        let limits = limits(&settings);
+        let admission = Admission::new(&limits);
+        Plan {
+            settings,
+            folder,
+            address,
+            termination,
+            started,
+            limits,
+            admission,
+            outcome: Mutex::new(None),
+        }
+    }
+
+    fn end(&self, outcome: Result<(), String>) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    }
+
+    /// After all shards have ended: everything was closed, so the folder is clean.
+    pub fn finish(&self) -> Result<(), String> {
+        match self
+            .outcome
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            Some(Ok(())) => self.folder.mark_clean().map_err(|e| e.to_string()),
+            Some(Err(message)) => Err(message),
+            None => Err("the broker stopped without saying why; please report it".to_owned()),
+        }
+    }
+
+    /// Where clients are told to connect.
+    fn advertised(&self) -> (String, u16) {
+        let own = || (self.address.ip().to_string(), self.address.port());
+        self.settings.advertise.clone().unwrap_or_else(own)
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let broker = &settings.broker;
+    let size = |n: i32| usize::try_from(n).unwrap_or(0);
+    let defaults = Limits::default();
+    Limits {
+        frame_bytes_max: size(broker.socket_request_max_bytes),
+        // A frame of the largest size may always be under way.
+        in_flight_bytes_max: size(broker.socket_request_max_bytes).max(defaults.outbox_bytes_max),
+        idle_time_max: Duration::from_millis(broker.connections_max_idle_ms.unsigned_abs()),
+        connections_max: size(broker.max_connections),
+        connections_per_ip_max: size(broker.max_connections_per_ip),
+        in_flight_max: size(broker.queued_max_requests).min(defaults.in_flight_max),
+        fetch_bytes_max: size(broker.fetch_max_bytes),
+        ..defaults
+    }
+}
+
+/// What a shard owns.
+pub fn make(plan: &Plan, shards: Cluster, io: GlommioIo) -> Here {
+    let settings = &plan.settings;
+    let tail_bytes = settings.tail_cache_bytes / shards.count();
+    let store = Store::new(
+        io.clone(),
+        settings.data.clone(),
+        plan.folder.clean,
+        tail_bytes,
+    );
+    let nothing_yet = Arc::new(Image::empty("", settings.broker.clone()));
+    Local::new(
+        io,
+        Cores::Many(shards),
+        store,
+        nothing_yet,
+        settings.broker.broker_id,
+        LISTENER.to_owned(),
+        plan.limits.clone(),
+    )
+}
+
+pub async fn serve(plan: &Arc<Plan>, shards: Cluster, io: GlommioIo) {
+    let upkeep = Duration::from_millis(
+        plan.settings
+            .broker
+            .log_retention_check_interval_ms
+            .unsigned_abs(),
+    );
+    io.spawn(shards.local().store.clone().housekeep_every(upkeep));
+    if shards.here() != ShardId::COORDINATOR {
+        shards.stopping().await;
+        return;
+    }
+    let outcome = lead(plan, &shards, io).await;
+    plan.end(outcome);
+    shards.stop();
+}
+
+/// Shard 0's part: opens everything, waits for a signal, closes everything.
+async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), String> {
+    let local = shards.local();
+    local
+        .store
+        .remove_leftovers()
+        .await
+        .map_err(|e| e.to_string())?;
+    let core = CoreConfig {
+        broker: plan.settings.broker.clone(),
+        cluster_id: plan.folder.cluster_id().map(str::to_owned),
+        id_seed: random_bits()?,
+    };
+    let config = DriverConfig::new(core, plan.folder.clean);
+    let host = EveryShard {
+        shards: shards.clone(),
+    };
+    let driver = Driver::open(io.clone(), plan.folder.path(), config, host)
+        .await
+        .map_err(|e| format!("the coordinator can't be opened: {e}"))?;
+    local.set_coordinator(Rc::new(OnThisShard(driver.clone())));
+    let ready = async {
+        plan.folder
+            .join(&driver.image().cluster_id)
+            .map_err(|e| e.to_string())?;
+        register(plan, &driver).await?;
+        listen(plan, shards).await
+    };
+    let served = match ready.await {
+        Ok(doors) => {
+            announce(plan, shards.count());
+            let signal = plan.termination.next().await;
+            log::info!("{signal:?}: finishing what is under way; a second signal ends at once");
+            let drained = close_doors(shards, doors);
+            give_up_at_second_signal(plan, drained).await;
+            Ok(())
+        }
+        Err(message) => Err(message),
+    };
+    driver
+        .close()
+        .await
+        .map_err(|e| format!("the coordinator could not be closed: {e}"))?;
+    let closed = join_all(shards.ids().map(|id| {
+        shards.submit_to(id, async |local: Rc<Here>| {
+            local
+                .store
+                .close_all()
+                .await
+                .map_err(|offline| offline.to_string())
+        })
+    }))
+    .await;
+    served?;
+    for closed in closed {
+        closed.map_err(|gone| gone.to_string())??;
+    }
+    Ok(())
+}
+
+/// Bits for ids that must never repeat.
+fn random_bits() -> Result<u128, String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|e| format!("/dev/urandom can't be read: {e}"))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+async fn register(plan: &Plan, driver: &Rc<Driver<GlommioIo, EveryShard>>) -> Result<(), String> {
+    let (host, port) = plan.advertised();
+    let endpoint = Endpoint {
+        listener: LISTENER.to_owned(),
+        protocol: LISTENER.to_owned(),
+        host,
+        port,
+    };
+    let broker = Broker {
+        id: plan.settings.broker.broker_id,
+        rack: plan.settings.broker.rack.clone(),
+        endpoints: vec![endpoint],
+    };
+    match driver.call(Request::RegisterBroker { broker }).await {
+        Ok(Response::RegisterBroker(registered)) => {
+            registered.map_err(|e| format!("the broker could not be registered: {}", e.message))
+        }
+        Ok(other) => unreachable!("RegisterBroker was answered with {other:?}"),
+        Err(stopped) => Err(format!("the coordinator stopped: {stopped}")),
+    }
+}
+
+type Door = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Has every shard accept connections. The futures end with the last connection.
+async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String> {
+    let (mut doors, mut bound) = (Vec::new(), Vec::new());
+    for id in shards.ids() {
+        let plan = plan.clone();
+        let (tell, told) = futures_channel::oneshot::channel();
+        let door = shards.submit_to(id, async move |local: Rc<Here>| {
+            match Listener::bind(plan.address) {
+                Ok(listener) => {
+                    // Nobody waits only where the shard that asked is gone.
+                    let _ = tell.send(Ok(()));
+                    server::serve((*local).clone(), listener, plan.admission.clone()).await;
+                }
+                Err(e) => {
+                    let _ = tell.send(Err(format!("{} can't be listened at: {e}", plan.address)));
+                }
+            }
+        });
+        doors.push(Box::pin(async move {
+            // A shard that is gone has no connections either.
+            let _ = door.await;
+        }) as Door);
+        bound.push(told);
+    }
+    for told in join_all(bound).await {
+        told.map_err(|_| "a shard is gone".to_owned())??;
+    }
+    Ok(doors)
+}
+
+async fn close_doors(shards: &Cluster, doors: Vec<Door>) {
+    join_all(
+        shards
+            .ids()
+            .map(|id| shards.submit_to(id, async |local: Rc<Here>| local.closing.say())),
+    )
+    .await;
+    join_all(doors).await;
+}
+
+/// Some who stop a process signal it and its group: what comes this soon after the
+/// first signal is the same one.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
+
+async fn give_up_at_second_signal(plan: &Plan, drained: impl Future<Output = ()>) {
+    let first = Instant::now();
+    let mut drained = pin!(drained);
+    loop {
+        match select(drained.as_mut(), pin!(plan.termination.next())).await {
+            Either::Left(_) => return,
+            Either::Right(_) if first.elapsed() < SAME_SIGNAL => {}
+            Either::Right((signal, _)) => {
+                log::warn!("{signal:?}: not waiting; the next start goes through recovery");
+                std::process::exit(130);
+            }
+        }
+    }
+}
+
+/// A few lines for whoever started it.
+fn announce(plan: &Plan, shards: usize) {
+    let (host, port) = plan.advertised();
+    let data =
+        std::path::absolute(plan.folder.path()).unwrap_or_else(|_| plan.folder.path().to_owned());
+    let state = if plan.folder.clean {
+        ""
+    } else {
+        " (not closed in order before, or new)"
+    };
+    println!(
+        "klamm {} is ready after {} ms\n\
+         \x20 listening  {} for Kafka clients, who are told {host}:{port}\n\
+         \x20 data       {}{state}\n\
+         \x20 cores      {shards}\n\
+         \x20 try        echo hello | klamm produce greetings --bootstrap {host}:{port}\n\
+         \x20            klamm consume greetings --from-beginning --bootstrap {host}:{port}",
+        env!("CARGO_PKG_VERSION"),
+        plan.started.elapsed().as_millis(),
+        plan.address,
+        data.display(),
+    );
+}
+
+/// Has every shard serve by the newest image.
+struct EveryShard {
+    shards: Cluster,
+}
+
+impl Host for EveryShard {
+    async fn apply_image(&self, image: Arc<Image>) {
+        following::publish(&self.shards.local(), image).await;
+    }
+}
+
+/// The coordinator as the handlers reach it.
+struct OnThisShard(Rc<Driver<GlommioIo, EveryShard>>);
+
+impl Coordinator for OnThisShard {
+    fn call(&self, request: Request) -> Pin<Box<dyn Future<Output = Result<Response, Gone>>>> {
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            answer.await.map_err(|stopped| {
+                log::debug!("not answered: {stopped}");
+                Gone
+            })
+        })
+    }
+}
