@@ -586,6 +586,12 @@ impl<I: Io> Recovery<'_, I> {
                 .await
                 .map_err(|e| Offline::failed("read", &path, e))?;
             match ProducerState::decode_snapshot(&bytes) {
+                // Of another time or another log: what it knows is not of this offset.
+                Ok(found) if found.next_offset() > at => log::warn!(
+                    "{}: it says that it was made at offset {}; an older one or the log itself is used",
+                    path.display(),
+                    found.next_offset()
+                ),
                 Ok(mut found) => {
                     found.advance_to(at);
                     state = Some(found);

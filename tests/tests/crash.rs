@@ -428,7 +428,7 @@ fn what_was_acknowledged_survives_twenty_kills() {
     for round in 1..=KILLS {
         let before = books.write(|ledger| {
             ledger.budget += PER_ROUND;
-            ledger.topics_budget += 3;
+            ledger.topics_budget += 1;
             ledger.acked.clone()
         });
         // Most kills meet a broker at work; every fourth one meets a broker that
