@@ -239,6 +239,10 @@ impl Model {
     }
 
     async fn look_up(&mut self) {
+        if self.rng.coin() {
+            let end = self.log.offsets().log_end;
+            self.log.acknowledged(end).await.unwrap();
+        }
         let visible = self.log.offsets().high_watermark.0 as usize;
         let start = self.start as usize;
         let shown = &self.records[start.min(visible)..visible];
@@ -253,12 +257,14 @@ impl Model {
             .offset_at_or_after(TimestampMs(target))
             .await
             .unwrap();
+        let latest = self.log.latest_timestamp().await.unwrap();
+        if self.log.offsets().high_watermark.0 as usize != visible {
+            return; // more became visible meanwhile: either answer is right
+        }
         let found = found.map(|f| (f.offset.0, f.timestamp.0));
         let at = shown.iter().position(|r| r.timestamp >= target);
         let expected = at.map(|i| ((start + i) as i64, shown[i].timestamp));
         assert_eq!(found, expected, "the first at or after {target}");
-
-        let latest = self.log.latest_timestamp().await.unwrap();
         let largest = shown.iter().map(|r| r.timestamp).max();
         let at = largest.and_then(|l| shown.iter().position(|r| r.timestamp == l));
         let expected = at.map(|i| (start + i) as i64);

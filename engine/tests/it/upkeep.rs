@@ -350,3 +350,44 @@ fn a_caller_that_gives_up_leaves_the_partition_to_be_opened() {
         assert!(std::rc::Rc::ptr_eq(&online(second), &online(third)));
     });
 }
+
+/// Two folders are made at once, and the sync of one of their names fails: what the disk
+/// then says of the other is not to be believed.
+#[test]
+fn a_failed_sync_of_the_data_folder_is_everyones() {
+    for seed in 0..200 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        let store = Store::new(io.clone(), PathBuf::from("/data"), false, 64 << 10);
+        sim.fail(OpKind::SyncDir, "/data", seed % 3);
+        let acknowledged = sim.run(async {
+            let specs = [spec("orders", 7), spec("clicks", 8)];
+            let opened = specs.map(|spec| store.open_partition(spec));
+            let mut acknowledged = 0;
+            for (n, entry) in futures_util::future::join_all(opened)
+                .await
+                .into_iter()
+                .enumerate()
+            {
+                if let Entry::Online(log) = entry {
+                    let appended = log.append(&batch(&[value(0, 50)], 5)).unwrap();
+                    if log.acknowledged(appended.next_offset).await.is_ok() {
+                        acknowledged |= 1 << n;
+                    }
+                }
+            }
+            acknowledged
+        });
+        sim.power_cut_how(PowerCut::LoseAll);
+        let store = Store::new(sim.restart(), PathBuf::from("/data"), false, 64 << 10);
+        sim.run(async {
+            for (n, spec) in [spec("orders", 7), spec("clicks", 8)]
+                .into_iter()
+                .enumerate()
+            {
+                let end = online(store.open_partition(spec).await).offsets().log_end;
+                assert!(end >= Offset(acknowledged >> n & 1), "seed {seed}");
+            }
+        });
+    }
+}
