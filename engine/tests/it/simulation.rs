@@ -304,6 +304,7 @@ impl World {
         let (byte, bit) = (self.rng.below(upto), self.rng.below(8) as u8);
         self.sim.flip(&path, byte, bit);
         self.tally.add("bits flipped", 1);
+        self.tell(|| format!("bit {bit} of byte {byte} of {path} is flipped"));
         Some(Damage {
             path,
             before,

@@ -2,12 +2,16 @@
 
 use crate::world::*;
 use futures_util::future::{join, join3};
+use klamm_engine::batch::BatchBuilder;
+use klamm_engine::codec::Codec;
 use klamm_engine::config::LogConfig;
 use klamm_engine::error::ReadError;
 use klamm_engine::io::Io;
 use klamm_engine::io::sim::{OpKind, PowerCut, Sim, When};
 use klamm_engine::store::{Entry, PartitionSpec, Store};
-use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+use klamm_engine::units::{
+    LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId,
+};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -390,4 +394,36 @@ fn a_failed_sync_of_the_data_folder_is_everyones() {
             }
         });
     }
+}
+
+/// What is between an old snapshot and the first segment that is left is known to nobody.
+#[test]
+fn a_producer_is_forgotten_rather_than_taken_for_where_it_was() {
+    let sim = Sim::from_seed(7);
+    let io = sim.io();
+    let orders = open(&sim, &io, small_segments(), false);
+    let send = |orders: &std::rc::Rc<klamm_engine::partition::Partition<_>>, n: i32| {
+        let batch = BatchBuilder::new(Codec::None)
+            .producer(ProducerId(1), ProducerEpoch(0), n)
+            .record(TimestampMs(5), None, Some(&value(0, 700)));
+        orders.append(&batch.finish()).unwrap()
+    };
+    sim.run(async {
+        for n in 0..90 {
+            let appended = send(&orders, n);
+            orders.acknowledged(appended.next_offset).await.unwrap();
+        }
+    });
+    let mut snapshots = sim.list(DIR);
+    snapshots.retain(|name| name.ends_with(".snapshot"));
+    // All records are deleted, but a crash leaves their segments; and the newest snapshot
+    // is bad.
+    sim.crash_at_sync_how(sim.sync_points() + 3, When::Before, PowerCut::LoseAll);
+    let _ = sim.try_run(orders.delete_records(Offset(90)));
+    let newest = snapshots.last().expect("one a segment");
+    sim.flip_bit(format!("{DIR}/{newest}"), 40);
+    let io = sim.restart();
+    let orders = open(&sim, &io, small_segments(), false);
+    assert_eq!(orders.offsets().log_start, Offset(90));
+    assert!(!send(&orders, 90).duplicate);
 }
