@@ -570,11 +570,15 @@ impl<I: Io> Recovery<'_, I> {
         upto: Offset,
         segments: &BTreeMap<Offset, Rc<Segment<I>>>,
     ) -> Result<ProducerState, Offline> {
+        // From the first batch that is there, whether DeleteRecords hides it or not: a
+        // producer may still ask about it. An older snapshot would have a hole behind it:
+        // better to know nothing of a producer than that it is where it was long ago.
+        let begin = segments.keys().next().copied().unwrap_or(upto);
         let mut snapshots: Vec<Offset> = self
             .names
             .iter()
             .filter_map(|n| parse_file_name(n, "snapshot"))
-            .filter(|&at| at <= upto)
+            .filter(|&at| begin <= at && at <= upto)
             .collect();
         snapshots.sort_unstable();
         let mut state = None;
@@ -603,9 +607,6 @@ impl<I: Io> Recovery<'_, I> {
                 ),
             }
         }
-        // From the first batch that is there, whether DeleteRecords hides it or not: a
-        // producer may still ask about it.
-        let begin = segments.keys().next().copied().unwrap_or(upto);
         let mut state = state.unwrap_or_else(|| ProducerState::new(begin));
         for segment in segments.values() {
             if segment.end().offset <= state.next_offset() || segment.base >= upto {

@@ -10,7 +10,7 @@
 //! deleted, and goes. A partition that can't be opened stays known, with the reason.
 
 use crate::config::LogConfig;
-use crate::error::Offline;
+use crate::error::{Offline, OfflineReason};
 use crate::io::Io;
 use crate::partition::{OpenOptions, Partition};
 use crate::sealed_text;
@@ -42,6 +42,9 @@ pub struct Store<I: Io> {
     partitions: RefCell<HashMap<PartitionId, Entry<I>>>,
     opening: RefCell<HashSet<PartitionId>>,
     opened: Rc<Signal>,
+    /// A sync of DATA itself that failed. Nobody knows which names it left out, and the
+    /// next sync would not say; so no partition is opened any more before a restart.
+    data_failed: RefCell<Option<Offline>>,
 }
 
 /// A partition as it is to be served.
@@ -101,6 +104,7 @@ impl<I: Io> Store<I> {
             partitions: RefCell::default(),
             opening: RefCell::default(),
             opened: Signal::new(),
+            data_failed: RefCell::default(),
         })
     }
 
@@ -155,7 +159,15 @@ impl<I: Io> Store<I> {
             None => {}
         }
         let opening = self.begin_opening(id);
-        let entry = match self.open_folder(&spec).await {
+        let opened = self.open_folder(&spec).await;
+        // Another one's sync may have failed beside ours, and taken our folder's name along.
+        let opened =
+            self.note_data_failed(opened)
+                .and_then(|partition| match &*self.data_failed.borrow() {
+                    Some(offline) => Err(offline.clone()),
+                    None => Ok(partition),
+                });
+        let entry = match opened {
             Ok(partition) => Entry::Online(partition),
             Err(offline) => {
                 log::error!("partition {}: {offline}; it is offline", spec.folder_name());
@@ -165,6 +177,22 @@ impl<I: Io> Store<I> {
         self.partitions.borrow_mut().insert(id, entry.clone());
         drop(opening);
         entry
+    }
+
+    fn note_data_failed<T>(&self, result: Result<T, Offline>) -> Result<T, Offline> {
+        if let Err(offline) = &result
+            && let OfflineReason::Failed {
+                doing: "sync",
+                file,
+                ..
+            } = &*offline.0
+            && *file == self.data
+        {
+            self.data_failed
+                .borrow_mut()
+                .get_or_insert_with(|| offline.clone());
+        }
+        result
     }
 
     fn begin_opening(&self, id: PartitionId) -> Opening<'_, I> {
@@ -264,10 +292,8 @@ impl<I: Io> Store<I> {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(Offline::failed("rename", dir, e)),
         }
-        self.io
-            .sync_dir(&self.data)
-            .await
-            .map_err(|e| Offline::failed("sync", &self.data, e))?;
+        let synced = self.io.sync_dir(&self.data).await;
+        self.note_data_failed(synced.map_err(|e| Offline::failed("sync", &self.data, e)))?;
         let io = self.io.clone();
         self.io.spawn(async move {
             if let Err(e) = io.remove_dir_all(&gone).await {

@@ -52,6 +52,7 @@ struct World {
     injected: Rc<Injected>,
     tally: Tally,
     leader_epoch: i32,
+    told: bool,
 }
 
 /// A flipped bit, and what is to be undone after the life that met it.
@@ -62,7 +63,7 @@ struct Damage {
     bit: u8,
 }
 
-fn run_seed(seed: u64, lie: Lie) -> Result<Tally, Broken> {
+fn run_seed(seed: u64, lie: Lie, told: bool) -> Result<Tally, Broken> {
     let sim = Sim::from_seed(seed);
     let mut rng = sim.rng();
     let names = ["orders", "payments", "clicks"];
@@ -70,7 +71,7 @@ fn run_seed(seed: u64, lie: Lie) -> Result<Tally, Broken> {
         .iter()
         .map(|name| Topic {
             name,
-            config: config(&mut rng, lie),
+            config: config(&mut rng),
             ledger: Rc::new(RefCell::new(Ledger::new(2))),
         })
         .collect();
@@ -83,6 +84,7 @@ fn run_seed(seed: u64, lie: Lie) -> Result<Tally, Broken> {
         injected: Rc::default(),
         tally: Tally::default(),
         leader_epoch: 0,
+        told,
     };
     world.go()?;
     let mut tally = world.tally;
@@ -92,7 +94,7 @@ fn run_seed(seed: u64, lie: Lie) -> Result<Tally, Broken> {
     Ok(tally)
 }
 
-fn config(rng: &mut Rng, _lie: Lie) -> LogConfig {
+fn config(rng: &mut Rng) -> LogConfig {
     LogConfig {
         segment_bytes: rng.between(2, 24) << 10,
         index_interval_bytes: rng.between(100, 4096),
@@ -105,7 +107,7 @@ fn config(rng: &mut Rng, _lie: Lie) -> LogConfig {
 impl World {
     fn go(&mut self) -> Result<(), Broken> {
         let mut clean = false;
-        for _ in 0..self.rng.between(2, 5) {
+        for _ in 0..self.rng.between(1, 4) {
             let plan = self.plan(clean);
             let damage = match plan.allowed.damage {
                 true => self.flip_a_bit(),
@@ -147,7 +149,7 @@ impl World {
             clean,
             leader_epoch: self.leader_epoch,
             tail_bytes: rng.below(64 << 10) as usize,
-            steps: rng.between(1, 14) as usize,
+            steps: rng.between(1, 10) as usize,
             upkeep: rng.below(3) == 0,
             allowed: Allowed {
                 failures: false,
@@ -198,7 +200,9 @@ impl World {
                 + faults.name_error
                 > 0.0;
         }
+        self.tell(|| format!("lives with {plan:?}, {faults:?}"));
         self.sim.faults(faults);
+        let rng = &mut self.rng;
         let cuts = [
             PowerCut::Random,
             PowerCut::Random,
@@ -253,7 +257,25 @@ impl World {
         };
         self.sim.faults(Faults::default());
         self.sim.capacity(None);
+        self.tell(|| format!("ended {ended:?}, last with {cut:?}"));
         Ok(ended)
+    }
+
+    /// A seed that is run again alone tells its story.
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if !self.told {
+            return;
+        }
+        println!("{}", what());
+        for topic in &self.topics {
+            let dir = format!("{DATA}/{}-0", topic.name);
+            for name in self.sim.list(&dir) {
+                let path = format!("{dir}/{name}");
+                let len = self.sim.read_stable(&path).map_or(0, |bytes| bytes.len());
+                let committed = self.sim.read_committed(&path).map(|bytes| bytes.len());
+                println!("  {path}: {len} bytes, {committed:?} committed");
+            }
+        }
     }
 
     // -- bits that flip at rest
@@ -282,6 +304,7 @@ impl World {
         let (byte, bit) = (self.rng.below(upto), self.rng.below(8) as u8);
         self.sim.flip(&path, byte, bit);
         self.tally.add("bits flipped", 1);
+        self.tell(|| format!("bit {bit} of byte {byte} of {path} is flipped"));
         Some(Damage {
             path,
             before,
@@ -345,7 +368,7 @@ fn hush() {
 /// A seed's outcome; an assert of the engine that fails is one too.
 fn attempt(seed: u64, lie: Lie) -> Result<Tally, Broken> {
     QUIET.with(|quiet| quiet.set(lie != Lie::Honest));
-    let outcome = catch_unwind(AssertUnwindSafe(|| run_seed(seed, lie)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run_seed(seed, lie, false)));
     QUIET.with(|quiet| quiet.set(false));
     outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -366,7 +389,8 @@ fn from_env(name: &str) -> Option<u64> {
 fn what_was_promised_outlives_every_crash() {
     hush();
     if let Some(seed) = from_env("KLAMM_SIM_SEED") {
-        let tally = run_seed(seed, Lie::Honest).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let tally =
+            run_seed(seed, Lie::Honest, true).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         println!("seed {seed}: {:?}", tally.0);
         return;
     }
@@ -429,6 +453,9 @@ fn planted_bugs_are_found() {
         let Some((seed, what)) = found else {
             panic!("{lie:?} is not found by {SEEDS} seeds");
         };
+        if let Err(other) = attempt(seed, Lie::Honest) {
+            panic!("seed {seed} fails without {lie:?} too: {other}");
+        }
         println!("planted {lie:?}: found by seed {seed}: {what}");
     }
 }

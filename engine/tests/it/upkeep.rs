@@ -2,12 +2,16 @@
 
 use crate::world::*;
 use futures_util::future::{join, join3};
+use klamm_engine::batch::BatchBuilder;
+use klamm_engine::codec::Codec;
 use klamm_engine::config::LogConfig;
 use klamm_engine::error::ReadError;
 use klamm_engine::io::Io;
 use klamm_engine::io::sim::{OpKind, PowerCut, Sim, When};
 use klamm_engine::store::{Entry, PartitionSpec, Store};
-use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+use klamm_engine::units::{
+    LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId,
+};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -349,4 +353,77 @@ fn a_caller_that_gives_up_leaves_the_partition_to_be_opened() {
         let (second, third) = join(second, third).await;
         assert!(std::rc::Rc::ptr_eq(&online(second), &online(third)));
     });
+}
+
+/// Two folders are made at once, and the sync of one of their names fails: what the disk
+/// then says of the other is not to be believed.
+#[test]
+fn a_failed_sync_of_the_data_folder_is_everyones() {
+    for seed in 0..200 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        let store = Store::new(io.clone(), PathBuf::from("/data"), false, 64 << 10);
+        sim.fail(OpKind::SyncDir, "/data", seed % 3);
+        let acknowledged = sim.run(async {
+            let specs = [spec("orders", 7), spec("clicks", 8)];
+            let opened = specs.map(|spec| store.open_partition(spec));
+            let mut acknowledged = 0;
+            for (n, entry) in futures_util::future::join_all(opened)
+                .await
+                .into_iter()
+                .enumerate()
+            {
+                if let Entry::Online(log) = entry {
+                    let appended = log.append(&batch(&[value(0, 50)], 5)).unwrap();
+                    if log.acknowledged(appended.next_offset).await.is_ok() {
+                        acknowledged |= 1 << n;
+                    }
+                }
+            }
+            acknowledged
+        });
+        sim.power_cut_how(PowerCut::LoseAll);
+        let store = Store::new(sim.restart(), PathBuf::from("/data"), false, 64 << 10);
+        sim.run(async {
+            for (n, spec) in [spec("orders", 7), spec("clicks", 8)]
+                .into_iter()
+                .enumerate()
+            {
+                let end = online(store.open_partition(spec).await).offsets().log_end;
+                assert!(end >= Offset(acknowledged >> n & 1), "seed {seed}");
+            }
+        });
+    }
+}
+
+/// What is between an old snapshot and the first segment that is left is known to nobody.
+#[test]
+fn a_producer_is_forgotten_rather_than_taken_for_where_it_was() {
+    let sim = Sim::from_seed(7);
+    let io = sim.io();
+    let orders = open(&sim, &io, small_segments(), false);
+    let send = |orders: &std::rc::Rc<klamm_engine::partition::Partition<_>>, n: i32| {
+        let batch = BatchBuilder::new(Codec::None)
+            .producer(ProducerId(1), ProducerEpoch(0), n)
+            .record(TimestampMs(5), None, Some(&value(0, 700)));
+        orders.append(&batch.finish()).unwrap()
+    };
+    sim.run(async {
+        for n in 0..90 {
+            let appended = send(&orders, n);
+            orders.acknowledged(appended.next_offset).await.unwrap();
+        }
+    });
+    let mut snapshots = sim.list(DIR);
+    snapshots.retain(|name| name.ends_with(".snapshot"));
+    // All records are deleted, but a crash leaves their segments; and the newest snapshot
+    // is bad.
+    sim.crash_at_sync_how(sim.sync_points() + 3, When::Before, PowerCut::LoseAll);
+    let _ = sim.try_run(orders.delete_records(Offset(90)));
+    let newest = snapshots.last().expect("one a segment");
+    sim.flip_bit(format!("{DIR}/{newest}"), 40);
+    let io = sim.restart();
+    let orders = open(&sim, &io, small_segments(), false);
+    assert_eq!(orders.offsets().log_start, Offset(90));
+    assert!(!send(&orders, 90).duplicate);
 }

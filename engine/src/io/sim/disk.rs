@@ -681,18 +681,19 @@ impl Disk {
 
     /// Drops the inodes that no name, no unsynced change of a name and no handle leads to.
     fn forget_unnamed(&mut self) {
-        let mut named = HashSet::from([ROOT]);
+        let mut named = vec![ROOT];
         for node in self.nodes.values() {
             if let Kind::Dir(dir) = &node.kind {
                 named.extend(dir.view.values().chain(dir.committed.values()));
             }
         }
         for edit in self.names.iter().flat_map(|(_, edits)| edits) {
-            named.insert(edit.dir);
+            named.push(edit.dir);
             named.extend(edit.to);
         }
+        named.sort_unstable();
         self.nodes
-            .retain(|ino, node| named.contains(ino) || node.handles > 0);
+            .retain(|ino, node| node.handles > 0 || named.binary_search(ino).is_ok());
     }
 
     // -- room

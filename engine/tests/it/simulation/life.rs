@@ -30,7 +30,7 @@ pub struct Allowed {
 }
 
 /// What is to be done in one life.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub clean: bool,
     pub leader_epoch: i32,
