@@ -67,7 +67,8 @@ impl Tree {
             let (name, node, children) = get_node(reader)?;
             path.push('/');
             path.push_str(name);
-            if name.contains('/') || path::validate(&path[*len..]).is_err() {
+            let one_name = !name.is_empty() && !name.contains('/');
+            if !one_name || path::validate(&path[*len..]).is_err() {
                 return Err(reader.fail("a name that no node can have"));
             }
             if tree.exists(&path) {
