@@ -110,6 +110,7 @@ impl Front {
             id: BROKER,
             rack: Some("left".to_owned()),
             endpoints: vec![endpoint],
+            hosts_coordinator: false,
         };
         image.brokers.insert(BROKER, Arc::new(broker));
         image.controller = Some(BROKER);

@@ -103,6 +103,7 @@ impl Room {
                 id,
                 rack: None,
                 endpoints: vec![endpoint],
+                hosts_coordinator: false,
             },
         }) {
             Response::RegisterBroker(result) => result,
