@@ -49,6 +49,13 @@ pub trait Accept {
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, SocketAddr)>>;
 }
 
+/// How connections to others are made.
+pub trait Connect: 'static {
+    type Socket: Socket + 'static;
+
+    fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Socket>>;
+}
+
 /// Finds out whether an address can be listened at, and which port 0 becomes.
 ///
 /// The shards' sockets share their port, also with those of another broker of the same
@@ -95,6 +102,22 @@ impl Accept for Listener {
             awaits_bytes: false,
         };
         Ok((socket, peer))
+    }
+}
+
+/// Makes connections to others.
+pub struct Connector;
+
+impl Connect for Connector {
+    type Socket = TcpSocket;
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpSocket> {
+        let stream = TcpStream::connect(address).await.map_err(io::Error::from)?;
+        stream.set_nodelay(true).map_err(io::Error::from)?;
+        Ok(TcpSocket {
+            stream,
+            awaits_bytes: false,
+        })
     }
 }
 

@@ -10,6 +10,7 @@
 //!  jute        the encoding        records  the protocol's records, both ways
 //!  limits      what one client, and all of them together, may hold
 //!  stats       figures for the words
+//!  client      the other side: a broker whose cluster is kept by an ensemble
 //! ```
 //!
 //! and by kind, what is asked: `session` (connect, ping, close), `reads`, `writes`,
@@ -18,6 +19,7 @@
 //! The state changes when a request is read; its answer, and the events that it fires,
 //! leave when the changelog has it. Whoever reads meanwhile waits for the same.
 
+pub mod client;
 pub mod frame;
 pub mod front;
 pub mod fuzzing;

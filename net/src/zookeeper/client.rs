@@ -13,7 +13,7 @@
 //! session has expired there is a new one, and [`Notice::NewSession`]. What was asked on a
 //! connection that is lost gets no answer; it may have been done or not.
 
-use crate::socket::Socket;
+use crate::socket::{Connect, Socket};
 use crate::zookeeper::jute::{Field, Reader};
 use crate::zookeeper::records::{
     ConnectRequest, ConnectResponse, Create2Response, CreateRequest, ErrorResponse,
@@ -42,13 +42,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// How connections are made.
-pub trait Connect: 'static {
-    type Socket: Socket + 'static;
-
-    fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Socket>>;
-}
-
 /// Where the ensemble is, and how patient to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
@@ -72,7 +65,10 @@ const FRAME_BYTES_MAX: usize = 64 << 20;
 
 const RECV_BYTES: usize = 64 << 10;
 
-pub struct ZooKeeper<I: Io, C: Connect> {
+/// The session. Clones are the same one.
+pub struct ZooKeeper<I: Io, C: Connect>(Rc<Inner<I, C>>);
+
+struct Inner<I: Io, C: Connect> {
     io: I,
     connector: C,
     config: ClientConfig,
@@ -106,15 +102,29 @@ enum State {
 /// An answer's error code and its record.
 type Reply = (i32, Vec<u8>);
 
+/// A request that was sent; None where there was no connection.
+struct Asked(Option<oneshot::Receiver<Reply>>);
+
+impl Asked {
+    async fn reply(self) -> Result<Reply, Lost> {
+        let Some(receiver) = self.0 else {
+            return Err(lost("there is no connection to the ensemble"));
+        };
+        receiver
+            .await
+            .map_err(|_| lost("the connection to the ensemble was lost"))
+    }
+}
+
 impl<I: Io, C: Connect> ZooKeeper<I, C> {
     /// Opens a session, on whichever server answers first.
     pub async fn open(
         io: I,
         connector: C,
         config: ClientConfig,
-    ) -> Result<Rc<ZooKeeper<I, C>>, String> {
+    ) -> Result<ZooKeeper<I, C>, String> {
         assert!(!config.servers.is_empty(), "settings name a server");
-        let this = Rc::new(ZooKeeper {
+        let this = Rc::new(Inner {
             heard: Cell::new(io.now()),
             io,
             connector,
@@ -153,11 +163,18 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
             ));
         }
         this.make_chroot().await?;
-        Ok(this)
+        Ok(ZooKeeper(this))
     }
+}
 
+impl<I: Io, C: Connect> Inner<I, C> {
     fn servers(&self) -> String {
-        let servers: Vec<String> = self.config.servers.iter().map(ToString::to_string).collect();
+        let servers: Vec<String> = self
+            .config
+            .servers
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         servers.join(", ")
     }
 
@@ -168,9 +185,12 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
         for end in ends.chain([chroot.len()]).filter(|end| *end > 0) {
             let path = &chroot[..end];
             let made = self.request(op::CREATE2, |to| put_create(path, &[], 0, to));
-            let made = made.await.map_err(|lost| lost.why)?;
+            let made = made.reply().await.map_err(|lost| lost.why)?;
             if made.0 != err::OK && made.0 != TreeError::NodeExists.code() {
-                return Err(format!("the chroot {path} could not be made: error {}", made.0));
+                return Err(format!(
+                    "the chroot {path} could not be made: error {}",
+                    made.0
+                ));
             }
         }
         Ok(())
@@ -203,7 +223,10 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
             if self.state.get() == State::Closed {
                 return;
             }
-            log::info!("ZooKeeper session 0x{:x} on {address}", self.session.get().0);
+            log::info!(
+                "ZooKeeper session 0x{:x} on {address}",
+                self.session.get().0
+            );
             self.heard.set(self.io.now());
             self.state.set(State::Connected);
             self.changed.wake();
@@ -277,7 +300,9 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
         let mut inbox = BytesMut::new();
         self.is_news.set(true);
         loop {
-            let news = self.changed.until(|| self.is_news.replace(false).then_some(()));
+            let news = self
+                .changed
+                .until(|| self.is_news.replace(false).then_some(()));
             let mut news = pin!(news);
             let came = poll_fn(|cx| {
                 let mut out = self.out.borrow_mut();
@@ -347,7 +372,9 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
                     Some((asked, _)) => Err(format!(
                         "the server answered request {answered} where {asked} was next"
                     )),
-                    None => Err(format!("the server answered request {answered}, which nobody asked")),
+                    None => Err(format!(
+                        "the server answered request {answered}, which nobody asked"
+                    )),
                 }
             }
         }
@@ -405,34 +432,23 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
     // -- requests
 
     /// Sends a request; its place is that of the call.
-    fn request(
-        &self,
-        code: i32,
-        put: impl FnOnce(&mut Vec<u8>),
-    ) -> impl Future<Output = Result<Reply, Lost>> + use<I, C> + 'static {
+    fn request(&self, code: i32, put: impl FnOnce(&mut Vec<u8>)) -> Asked {
+        if self.state.get() != State::Connected {
+            return Asked(None);
+        }
         let (sender, receiver) = oneshot::channel();
-        let is_connected = self.state.get() == State::Connected;
-        if is_connected {
-            let xid = self.xid.get().checked_add(1).unwrap_or(1);
-            self.xid.set(xid);
-            let mut frame = Vec::new();
-            framed(&mut frame, |to| {
-                RequestHeader { xid, op: code }.put(to);
-                put(to);
-            });
-            self.out.borrow_mut().extend_from_slice(&frame);
-            self.waiting.borrow_mut().push_back((xid, sender));
-            self.is_news.set(true);
-            self.changed.wake();
-        }
-        async move {
-            if !is_connected {
-                return Err(lost("there is no connection to the ensemble"));
-            }
-            receiver
-                .await
-                .map_err(|_| lost("the connection to the ensemble was lost"))
-        }
+        let xid = self.xid.get().checked_add(1).unwrap_or(1);
+        self.xid.set(xid);
+        let mut frame = Vec::new();
+        framed(&mut frame, |to| {
+            RequestHeader { xid, op: code }.put(to);
+            put(to);
+        });
+        self.out.borrow_mut().extend_from_slice(&frame);
+        self.waiting.borrow_mut().push_back((xid, sender));
+        self.is_news.set(true);
+        self.changed.wake();
+        Asked(Some(receiver))
     }
 
     fn watch_again(&self) {
@@ -442,10 +458,7 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
         }
     }
 
-    fn add_watch(
-        &self,
-        path: &str,
-    ) -> impl Future<Output = Result<Reply, Lost>> + use<I, C> + 'static {
+    fn add_watch(&self, path: &str) -> Asked {
         let path = self.full(path);
         self.request(op::ADD_WATCH, |to| {
             WatchesRequest {
@@ -472,9 +485,9 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
     }
 }
 
-impl<I: Io, C: Connect> Ensemble for Rc<ZooKeeper<I, C>> {
+impl<I: Io, C: Connect> Ensemble for ZooKeeper<I, C> {
     fn session(&self) -> SessionId {
-        self.session.get()
+        self.0.session.get()
     }
 
     fn multi(
@@ -482,9 +495,9 @@ impl<I: Io, C: Connect> Ensemble for Rc<ZooKeeper<I, C>> {
         ops: &[Op],
     ) -> impl Future<Output = Result<Result<Vec<OpResult>, MultiError>, Lost>> + 'static {
         let kinds: Vec<i32> = ops.iter().map(code_of).collect();
-        let answer = self.request(op::MULTI, |to| {
+        let answer = self.0.request(op::MULTI, |to| {
             for op in ops {
-                put_op(op, &self.full(op.path()), to);
+                put_op(op, &self.0.full(op.path()), to);
             }
             MultiHeader {
                 op: -1,
@@ -493,9 +506,9 @@ impl<I: Io, C: Connect> Ensemble for Rc<ZooKeeper<I, C>> {
             }
             .put(to);
         });
-        let this = self.clone();
+        let this = self.0.clone();
         async move {
-            let (code, body) = answer.await?;
+            let (code, body) = answer.reply().await?;
             if code != err::OK {
                 return Err(lost(&format!("a multi was refused with error {code}")));
             }
@@ -507,8 +520,8 @@ impl<I: Io, C: Connect> Ensemble for Rc<ZooKeeper<I, C>> {
         &self,
         path: &str,
     ) -> impl Future<Output = Result<Result<Seen, TreeError>, Lost>> + 'static {
-        let path = self.full(path);
-        let answer = self.request(op::GET_DATA, |to| {
+        let path = self.0.full(path);
+        let answer = self.0.request(op::GET_DATA, |to| {
             ReadRequest {
                 path: Some(path),
                 watch: false,
@@ -516,7 +529,7 @@ impl<I: Io, C: Connect> Ensemble for Rc<ZooKeeper<I, C>> {
             .put(to);
         });
         async move {
-            let (code, body) = answer.await?;
+            let (code, body) = answer.reply().await?;
             checked(code, || {
                 let read: GetDataResponse<'_> = Reader::new(&body).take().map_err(malformed)?;
                 Ok(Seen {
@@ -531,8 +544,8 @@ impl<I: Io, C: Connect> Ensemble for Rc<ZooKeeper<I, C>> {
         &self,
         path: &str,
     ) -> impl Future<Output = Result<Result<Vec<String>, TreeError>, Lost>> + 'static {
-        let path = self.full(path);
-        let answer = self.request(op::GET_CHILDREN, |to| {
+        let path = self.0.full(path);
+        let answer = self.0.request(op::GET_CHILDREN, |to| {
             ReadRequest {
                 path: Some(path),
                 watch: false,
@@ -540,20 +553,22 @@ impl<I: Io, C: Connect> Ensemble for Rc<ZooKeeper<I, C>> {
             .put(to);
         });
         async move {
-            let (code, body) = answer.await?;
+            let (code, body) = answer.reply().await?;
             checked(code, || {
                 let read: PathsResponse<'_> = Reader::new(&body).take().map_err(malformed)?;
                 let names = read.paths.unwrap_or_default().into_iter();
-                Ok(names.map(|name| name.unwrap_or_default().into_owned()).collect())
+                Ok(names
+                    .map(|name| name.unwrap_or_default().into_owned())
+                    .collect())
             })
         }
     }
 
     fn watch(&self, path: &str) -> impl Future<Output = Result<(), Lost>> + 'static {
-        self.watched.borrow_mut().push(path.to_owned());
-        let answer = self.add_watch(path);
+        self.0.watched.borrow_mut().push(path.to_owned());
+        let answer = self.0.add_watch(path);
         async move {
-            match answer.await? {
+            match answer.reply().await? {
                 (err::OK, _) => Ok(()),
                 (err::UNIMPLEMENTED, _) => Err(lost(
                     "it does not know persistent watches; ZooKeeper 3.6 or newer is needed",
@@ -564,24 +579,25 @@ impl<I: Io, C: Connect> Ensemble for Rc<ZooKeeper<I, C>> {
     }
 
     fn notice(&self) -> impl Future<Output = Notice> {
-        let this = self.clone();
-        self.changed
+        let this = self.0.clone();
+        self.0
+            .changed
             .until(move || this.notices.borrow_mut().pop_front())
     }
 
     async fn close(&self) {
         // However it is answered, or not: the session ends now or at its timeout.
-        let answer = self.request(op::CLOSE_SESSION, |_| {});
-        let late = self.io.sleep(HANDSHAKE);
-        let _ = select(pin!(answer), pin!(late)).await;
-        self.state.set(State::Closed);
-        *self.give_up.borrow_mut() = Some("the session is closed".to_owned());
-        self.is_news.set(true);
-        self.changed.wake();
+        let answer = self.0.request(op::CLOSE_SESSION, |_| {});
+        let late = self.0.io.sleep(HANDSHAKE);
+        let _ = select(pin!(answer.reply()), pin!(late)).await;
+        self.0.state.set(State::Closed);
+        *self.0.give_up.borrow_mut() = Some("the session is closed".to_owned());
+        self.0.is_news.set(true);
+        self.0.changed.wake();
     }
 }
 
-impl<I: Io, C: Connect> ZooKeeper<I, C> {
+impl<I: Io, C: Connect> Inner<I, C> {
     fn read_multi(
         &self,
         kinds: &[i32],
@@ -773,7 +789,9 @@ pub fn parse_connect(text: &str) -> Result<(Vec<String>, String), String> {
         None => (rest, ""),
     };
     if !chroot.is_empty() && klamm_coord::core::path::validate(chroot).is_err() {
-        return Err(format!("{chroot:?} in {text:?} is no path in ZooKeeper's tree"));
+        return Err(format!(
+            "{chroot:?} in {text:?} is no path in ZooKeeper's tree"
+        ));
     }
     let mut servers = Vec::new();
     for host in hosts.split(',') {
@@ -782,7 +800,9 @@ pub fn parse_connect(text: &str) -> Result<(Vec<String>, String), String> {
             port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
         });
         if host.is_empty() {
-            return Err(format!("{text:?} names no server; write zk://host:2181,host:2181/chroot"));
+            return Err(format!(
+                "{text:?} names no server; write zk://host:2181,host:2181/chroot"
+            ));
         }
         servers.push(match has_port {
             true => host.to_owned(),
@@ -800,8 +820,14 @@ mod tests {
     fn what_names_an_ensemble() {
         let parsed = parse_connect("zk://a:1,b,[::1]:2181,10.0.0.1/kafka/one/").unwrap();
         let servers = ["a:1", "b:2181", "[::1]:2181", "10.0.0.1:2181"];
-        assert_eq!(parsed, (servers.map(str::to_owned).to_vec(), "/kafka/one".to_owned()));
-        assert_eq!(parse_connect("h:5").unwrap(), (vec!["h:5".to_owned()], String::new()));
+        assert_eq!(
+            parsed,
+            (servers.map(str::to_owned).to_vec(), "/kafka/one".to_owned())
+        );
+        assert_eq!(
+            parse_connect("h:5").unwrap(),
+            (vec!["h:5".to_owned()], String::new())
+        );
         assert!(parse_connect("zk://").is_err());
         assert!(parse_connect("zk://a,,b").is_err());
         assert!(parse_connect("zk://a/b//c").is_err());
