@@ -51,8 +51,19 @@ pub struct Change<'a> {
 impl MemberNodes {
     /// A snapshot's record: its tree has the nodes already.
     pub fn restore(&mut self, record: &Record) {
-        if let Record::GroupState { group, state } = record {
-            self.shown.insert(group.clone(), state.clone());
+        self.note(record);
+    }
+
+    /// A record that nobody's nodes can show: `show_again` will.
+    pub fn note(&mut self, record: &Record) {
+        match record {
+            Record::GroupState { group, state } => {
+                self.shown.insert(group.clone(), state.clone());
+            }
+            Record::GroupRemoved { group } => drop(self.shown.remove(group)),
+            Record::TopicForgotten { .. }
+            | Record::OffsetsCommitted { .. }
+            | Record::OffsetsRemoved { .. } => {}
         }
     }
 

@@ -118,6 +118,8 @@ pub fn elect(tree: &Tree, broker: i32, session: i64, time: TimestampMs) -> Optio
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Agenda {
     everything: bool,
+    /// Who is in office.
+    office: bool,
     /// Brokers came or went: every partition's leader.
     brokers: bool,
     topics: BTreeSet<String>,
@@ -155,6 +157,8 @@ impl Agenda {
                 self.brokers = true;
             } else if within(path, znodes::DELETIONS).is_some() {
                 self.deletions = true;
+            } else if path == znodes::CONTROLLER || path == znodes::CONTROLLER_EPOCH {
+                self.office = true;
             } else if path == znodes::REASSIGNMENT || path == znodes::PREFERRED_ELECTION {
                 self.requests = true;
             } else if within(path, znodes::CONFIG_CHANGES).is_some() {
