@@ -27,6 +27,7 @@ use crate::core::coordinator::{Core, CoreConfig, Output, Request, Response};
 use crate::core::image::Image;
 use crate::core::zookeeper::{ConnectionId, Fired};
 use crate::core::{Now, Token, Zxid};
+use crate::desk::{Answer, Desk};
 use crate::snapshot;
 use futures_channel::oneshot;
 use futures_util::future::{self, Either};
@@ -34,7 +35,6 @@ use klamm_engine::io::Io;
 use klamm_engine::signal::Signal;
 use klamm_engine::units::{Nanos, TimestampMs};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -158,12 +158,10 @@ impl std::error::Error for Stopped {}
 
 pub struct Driver<I: Io, H: Host> {
     io: I,
-    host: H,
+    desk: Rc<Desk<I, H>>,
     dir: PathBuf,
     changelog: Changelog<I>,
     core: RefCell<Core>,
-    waiting: RefCell<HashMap<Token, oneshot::Sender<Result<Response, Stopped>>>>,
-    tokens: Cell<u64>,
     clients: RefCell<Option<Rc<dyn Clients>>>,
 
     /// What the core gave out since the last batch was taken to the changelog.
@@ -171,9 +169,6 @@ pub struct Driver<I: Io, H: Host> {
     committing: Cell<bool>,
     /// Everything up to here is committed.
     committed: Cell<Zxid>,
-    /// Committed, not yet applied, in order; answers that wait for that.
-    publishing: RefCell<VecDeque<Published>>,
-    is_publishing: Cell<bool>,
 
     /// Told whenever one of the above empties, a deadline moves forward, or it stops.
     changed: Rc<Signal>,
@@ -184,11 +179,6 @@ pub struct Driver<I: Io, H: Host> {
 
     snapshot_bytes: u64,
     snapshot: RefCell<SnapshotState>,
-}
-
-struct Published {
-    image: Option<Arc<Image>>,
-    send: Vec<(Zxid, Token, Response)>,
 }
 
 #[derive(Default)]
@@ -226,21 +216,18 @@ impl<I: Io, H: Host> Driver<I, H> {
         core.start(now(&io))
             .map_err(|error| OpenError::Start(error.message))?;
 
+        let changed = Signal::new();
         let this = Rc::new(Driver {
-            io,
-            host,
             dir,
             changelog,
             core: RefCell::new(core),
-            waiting: RefCell::default(),
-            tokens: Cell::new(0),
             clients: RefCell::default(),
             gathered: RefCell::default(),
             committing: Cell::new(false),
             committed: Cell::new(committed),
-            publishing: RefCell::default(),
-            is_publishing: Cell::new(false),
-            changed: Signal::new(),
+            desk: Desk::new(io.clone(), host, changed.clone()),
+            io,
+            changed,
             armed: Cell::new(None),
             stopped: RefCell::default(),
             closing: Cell::new(false),
@@ -278,18 +265,14 @@ impl<I: Io, H: Host> Driver<I, H> {
         }
     }
 
-    #[allow(clippy::type_complexity)]
     fn submit(
         self: &Rc<Self>,
         request: Request,
-    ) -> Result<(Waiter<I, H>, oneshot::Receiver<Result<Response, Stopped>>), Stopped> {
+    ) -> Result<(Waiter<I, H>, oneshot::Receiver<Answer>), Stopped> {
         if let Some(stopped) = self.stopped.borrow().as_ref() {
             return Err(stopped.clone());
         }
-        let token = Token(self.tokens.get());
-        self.tokens.set(token.0 + 1);
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().insert(token, sender);
+        let (token, receiver) = self.desk.take_in();
         self.core.borrow_mut().step(token, request, now(&self.io));
         self.collect();
         Ok((
@@ -371,7 +354,7 @@ impl<I: Io, H: Host> Driver<I, H> {
             // Nothing to wait for: all that these answers rest on is committed.
             let output = std::mem::take(&mut *gathered);
             drop(gathered);
-            self.publish(output);
+            self.desk.publish(output.image, output.send);
             return;
         }
         self.committing.set(true);
@@ -422,57 +405,10 @@ impl<I: Io, H: Host> Driver<I, H> {
                 self.io
                     .spawn(async move { this.write_snapshot(zxid, bytes).await });
             }
-            self.publish(output);
+            self.desk.publish(output.image, output.send);
         }
         self.committing.set(false);
         self.changed.wake();
-    }
-
-    /// Answers what may be answered, and queues what the host must know first.
-    fn publish(self: &Rc<Self>, output: Output) {
-        let Output { image, send, .. } = output;
-        let queued = image.is_some() || self.is_publishing.get();
-        let (now, later): (Vec<_>, Vec<_>) = send
-            .into_iter()
-            .partition(|(_, _, response)| !queued || matches!(response, Response::Group(_)));
-        self.answer(now);
-        if image.is_none() && later.is_empty() {
-            return;
-        }
-        self.publishing
-            .borrow_mut()
-            .push_back(Published { image, send: later });
-        if !self.is_publishing.replace(true) {
-            self.io.spawn(self.clone().run_publishing());
-        }
-    }
-
-    async fn run_publishing(self: Rc<Self>) {
-        loop {
-            // Those that queued meanwhile need only the newest image.
-            let queued: Vec<Published> = self.publishing.borrow_mut().drain(..).collect();
-            if queued.is_empty() {
-                break;
-            }
-            if let Some(image) = queued.iter().rev().find_map(|p| p.image.clone()) {
-                self.host.apply_image(image).await;
-            }
-            for published in queued {
-                self.answer(published.send);
-            }
-        }
-        self.is_publishing.set(false);
-        self.changed.wake();
-    }
-
-    fn answer(&self, send: Vec<(Zxid, Token, Response)>) {
-        for (_, token, response) in send {
-            let sender = self.waiting.borrow_mut().remove(&token);
-            if let Some(sender) = sender {
-                // Who no longer waits need not know.
-                drop(sender.send(Ok(response)));
-            }
-        }
     }
 
     /// Tells everyone who waits, and everyone to come.
@@ -482,10 +418,7 @@ impl<I: Io, H: Host> Driver<I, H> {
             .borrow_mut()
             .get_or_insert_with(|| Stopped { why: why.into() })
             .clone();
-        let waiting: Vec<_> = self.waiting.borrow_mut().drain().collect();
-        for (_, sender) in waiting {
-            drop(sender.send(Err(stopped.clone())));
-        }
+        self.desk.refuse_all(&stopped);
         let clients = self.clients.borrow().clone();
         if let Some(clients) = clients {
             clients.stopped();
@@ -497,7 +430,7 @@ impl<I: Io, H: Host> Driver<I, H> {
     fn settled(self: &Rc<Self>) -> impl Future<Output = ()> + use<I, H> {
         let this = self.clone();
         self.changed
-            .until(move || (!this.committing.get() && !this.is_publishing.get()).then_some(()))
+            .until(move || (!this.committing.get() && !this.desk.is_publishing()).then_some(()))
     }
 
     // -- time
@@ -595,13 +528,7 @@ struct Waiter<I: Io, H: Host> {
 
 impl<I: Io, H: Host> Drop for Waiter<I, H> {
     fn drop(&mut self) {
-        if self
-            .driver
-            .waiting
-            .borrow_mut()
-            .remove(&self.token)
-            .is_some()
-        {
+        if self.driver.desk.forget(self.token) {
             self.driver.core.borrow_mut().abandon(self.token);
         }
     }

@@ -19,5 +19,7 @@
 
 pub mod changelog;
 pub mod core;
+mod desk;
 pub mod driver;
+pub mod remote;
 pub mod snapshot;

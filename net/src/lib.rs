@@ -14,7 +14,15 @@
 //!   kafka/<api>.rs       one file an API: route to the home shard, answer
 //!     |  |
 //!   klamm_engine         partitions          klamm_coord    topics, groups, offsets
+//!
+//!   zookeeper/           the same for ZooKeeper's clients, on shard 0, where klamm_coord is
+//!   door.rs              both: accept, count connections, wait for their end
 //! ```
 
+pub mod door;
 pub mod kafka;
 pub mod socket;
+pub mod zookeeper;
+
+#[cfg(test)]
+mod pipe;

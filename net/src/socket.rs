@@ -28,12 +28,18 @@ pub trait Socket {
     /// 0: the client will send no more.
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>>;
 
+    /// As `poll_recv`, into a buffer that is not this connection's own.
+    fn poll_recv_into(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
+
     /// Sends from the front of the slices; returns how many bytes were taken.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
+
+    /// Tells the client that no more will be sent.
+    fn close_write(&mut self) -> io::Result<()>;
 }
 
 /// Where connections come from.
@@ -41,6 +47,13 @@ pub trait Accept {
     type Socket: Socket + 'static;
 
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, SocketAddr)>>;
+}
+
+/// How connections to others are made.
+pub trait Connect: 'static {
+    type Socket: Socket + 'static;
+
+    fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Socket>>;
 }
 
 /// Finds out whether an address can be listened at, and which port 0 becomes.
@@ -92,6 +105,22 @@ impl Accept for Listener {
     }
 }
 
+/// Makes connections to others.
+pub struct Connector;
+
+impl Connect for Connector {
+    type Socket = TcpSocket;
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpSocket> {
+        let stream = TcpStream::connect(address).await.map_err(io::Error::from)?;
+        stream.set_nodelay(true).map_err(io::Error::from)?;
+        Ok(TcpSocket {
+            stream,
+            awaits_bytes: false,
+        })
+    }
+}
+
 pub struct TcpSocket {
     stream: TcpStream,
     /// glommio watches the descriptor for us: it need not be tried before that says so.
@@ -123,6 +152,16 @@ impl Socket for TcpSocket {
         }
     }
 
+    /// One call where bytes have come: glommio reads what fits, and where that was all
+    /// begins to watch at once, so that the next try costs nothing.
+    fn poll_recv_into(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        assert!(
+            !into.is_empty(),
+            "a receive without room looks like the end"
+        );
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -135,6 +174,19 @@ impl Socket for TcpSocket {
         let first = slices.iter().find(|s| !s.is_empty());
         let first = first.expect("there is something to send");
         Pin::new(&mut self.stream).poll_write(cx, first)
+    }
+
+    fn close_write(&mut self) -> io::Result<()> {
+        shut_down_write(&self.stream)
+    }
+}
+
+/// Closes the sending half.
+fn shut_down_write(socket: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open, since `socket` is borrowed; shutdown takes no memory.
+    match unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

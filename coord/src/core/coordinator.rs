@@ -40,8 +40,11 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
+mod mirror;
 mod office;
 pub mod zookeeper;
+
+pub use mirror::Effect;
 
 /// What the coordinator can be asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +115,8 @@ pub struct Output {
     pub image: Option<Arc<Image>>,
     /// Whom to tell of what, in order: before the answers of later calls.
     pub fired: Vec<Fired>,
+    /// Where the tree is a mirror: what is to be done to the original.
+    pub effects: Vec<Effect>,
     /// Connections to be closed: their session has ended, or is on another one.
     pub hang_up: Vec<ConnectionId>,
 }
@@ -122,6 +127,7 @@ impl Output {
         self.persist.is_empty()
             && self.send.is_empty()
             && self.image.is_none()
+            && self.effects.is_empty()
             && self.fired.is_empty()
             && self.hang_up.is_empty()
     }
@@ -182,6 +188,8 @@ pub struct Core {
     acl_zxid: Zxid,
     /// When containers and nodes with a time to live are looked through next.
     reap_at: Option<Nanos>,
+    /// The tree follows one that is elsewhere.
+    is_mirror: bool,
     /// None until `start`: a replay need not read back what later commands change.
     cluster: Option<Cluster>,
     image: Option<Arc<Image>>,
@@ -237,6 +245,7 @@ impl Core {
             member_owner: None,
             acl_zxid: Zxid::ZERO,
             reap_at: None,
+            is_mirror: false,
             cluster: None,
             image: None,
             image_is_news: false,
@@ -362,7 +371,9 @@ impl Core {
         self.image_is_news = true;
         self.tree
             .set_enforce_quota(self.config.zookeeper.enforce_quota);
-        self.start_sessions(now);
+        if !self.is_mirror {
+            self.start_sessions(now);
+        }
         self.groups.resume(now, &mut self.group_output);
         self.drain_groups(now);
         let mut missing: Vec<Op> = znodes::PERSISTENT
@@ -722,6 +733,9 @@ impl Core {
     /// Gives a command out that was done; the next zxid is its.
     fn persist(&mut self, time: TimestampMs, change: Change) {
         self.zxid = self.zxid.next();
+        if self.is_mirror {
+            return self.send_away(change);
+        }
         self.output
             .persist
             .push((self.zxid, Command { time, change }));

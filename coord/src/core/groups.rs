@@ -94,6 +94,26 @@ impl Groups {
         self.shared.durable.apply(record);
     }
 
+    /// A group's offsets that were found elsewhere, at any time.
+    pub fn adopt(&mut self, record: &Record, now: Now) {
+        self.shared.durable.apply(record);
+        if let Record::OffsetsCommitted { group, .. } = record {
+            let id: Arc<str> = group.as_str().into();
+            self.live
+                .entry(id.clone())
+                .or_insert_with(|| Group::new(id, now.wall));
+        }
+    }
+
+    /// Forgets a group, and with it whoever waits for an answer of it.
+    pub fn let_go(&mut self, group: &str) {
+        self.shared.durable.apply(&Record::GroupRemoved {
+            group: group.to_owned(),
+        });
+        self.live.remove(group);
+        self.shared.timers.forget(group);
+    }
+
     /// At a start, after the last `replay`: groups come to life, and every member
     /// has a whole session timeout to show up.
     pub fn resume(&mut self, now: Now, out: &mut Output) {

@@ -60,6 +60,8 @@ pub struct Broker {
     pub id: i32,
     pub rack: Option<String>,
     pub endpoints: Vec<Endpoint>,
+    /// The cluster's coordinator runs in this broker's process.
+    pub hosts_coordinator: bool,
 }
 
 /// Where clients reach a broker. `listener` is Kafka's listener name.
@@ -115,6 +117,30 @@ impl Image {
     /// All topics, in the order of their names.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
         self.topics.values()
+    }
+
+    /// Which broker looks after a group. Where one of them has the coordinator inside it is
+    /// that one, for all groups; else they share them out so that a broker which comes or
+    /// goes moves no other groups than its own (rendezvous hashing).
+    #[must_use]
+    pub fn group_coordinator(&self, group: &str) -> Option<i32> {
+        if let Some(host) = self.brokers.values().find(|b| b.hosts_coordinator) {
+            return Some(host.id);
+        }
+        let weight = |id: i32| {
+            let mut hash = crc32fast::Hasher::new();
+            hash.update(group.as_bytes());
+            hash.update(&id.to_be_bytes());
+            // CRCs of like inputs are alike: mixed, so that the highest is anyone's.
+            u64::from(hash.finalize())
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                .rotate_left(29)
+                .wrapping_mul(0xBF58_476D_1CE4_E5B9)
+        };
+        self.brokers
+            .keys()
+            .copied()
+            .max_by_key(|id| (weight(*id), *id))
     }
 
     /// The topic and partition behind a partition's identity.

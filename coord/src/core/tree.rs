@@ -20,6 +20,7 @@
 // of the many nodes where there is nothing.
 #![allow(clippy::box_collection)]
 
+mod mirror;
 mod ops;
 mod quota;
 mod snapshot;
@@ -29,6 +30,7 @@ mod model;
 
 pub(super) use snapshot::{get_acl, get_lifetime, put_acl, put_lifetime};
 
+pub use mirror::Seen;
 pub use ops::{ANY_VERSION, BadArguments, Event, EventKind, MultiError, Op, OpResult, TreeError};
 
 use crate::core::Zxid;

@@ -74,6 +74,7 @@ async fn open_with(io: &SimIo, config: DriverConfig) -> Result<Opened, OpenError
         id: 1,
         rack: None,
         endpoints: vec![endpoint],
+        hosts_coordinator: false,
     };
     match driver.call(Request::RegisterBroker { broker }).await {
         Ok(Response::RegisterBroker(Ok(()))) => Ok(driver),
@@ -174,7 +175,7 @@ fn what_was_answered_is_there_after_a_power_cut() {
     let io = sim.restart();
     sim.run(async {
         let driver = open(&io, 2).await;
-        assert!(driver.host.serves("orders"));
+        assert!(driver.desk.host.serves("orders"));
         assert_eq!(offset_of(&driver, "g"), Some(42));
         assert_eq!(driver.image().cluster_id, cluster_id);
     });
@@ -186,7 +187,7 @@ fn an_answer_about_topics_waits_for_the_shards_and_one_to_a_group_does_not() {
     let io = sim.io();
     sim.run(async {
         let driver = open(&io, 1).await;
-        driver.host.slowness.set(Duration::from_secs(5));
+        driver.desk.host.slowness.set(Duration::from_secs(5));
         let started = io.now();
         let created = driver.call(create("orders"));
         driver.call(commit("g", 1)).await.unwrap();
@@ -194,9 +195,9 @@ fn an_answer_about_topics_waits_for_the_shards_and_one_to_a_group_does_not() {
             io.now() < started.plus(Duration::from_secs(1)),
             "groups go on"
         );
-        assert!(!driver.host.serves("orders"));
+        assert!(!driver.desk.host.serves("orders"));
         created.await.unwrap();
-        assert!(driver.host.serves("orders"));
+        assert!(driver.desk.host.serves("orders"));
         assert!(io.now() >= started.plus(Duration::from_secs(5)));
     });
 }
@@ -332,7 +333,7 @@ fn a_failed_sync_latches_and_everyone_is_told() {
         assert_eq!(b.unwrap_err(), why);
         assert_eq!(driver.call(create("c")).await.unwrap_err(), why);
         assert!(
-            !driver.host.serves("a"),
+            !driver.desk.host.serves("a"),
             "nobody serves by what is not committed"
         );
         assert_eq!(driver.stopped(), Some(why));
@@ -340,7 +341,7 @@ fn a_failed_sync_latches_and_everyone_is_told() {
     let io = sim.restart();
     sim.run(async {
         let driver = open(&io, 2).await;
-        assert!(driver.host.serves("before"));
+        assert!(driver.desk.host.serves("before"));
         create_ok(&driver, "c").await;
     });
 }
@@ -370,11 +371,11 @@ fn who_goes_away_is_forgotten() {
     sim.run(async {
         let driver = open(&io, 1).await;
         drop(driver.call(join("g")));
-        assert!(driver.waiting.borrow().is_empty());
+        assert!(driver.desk.waiting.borrow().is_empty());
         let kept = driver.call(join("g"));
-        assert_eq!(driver.waiting.borrow().len(), 1);
+        assert_eq!(driver.desk.waiting.borrow().len(), 1);
         kept.await.unwrap();
-        assert!(driver.waiting.borrow().is_empty());
+        assert!(driver.desk.waiting.borrow().is_empty());
     });
 }
 
@@ -398,7 +399,7 @@ fn closing_answers_what_is_under_way_and_refuses_the_rest() {
             ..config(2)
         };
         let driver = open_with(&io, clean).await.unwrap();
-        assert!(driver.host.serves("orders"));
+        assert!(driver.desk.host.serves("orders"));
     });
 }
 

@@ -903,6 +903,7 @@ fn a_topic_that_is_asked_for_is_created_and_can_be_written_to_at_once() {
             let broker = Broker {
                 id: BROKER,
                 rack: None,
+                hosts_coordinator: false,
                 endpoints: vec![Endpoint {
                     listener: LISTENER.to_owned(),
                     protocol: LISTENER.to_owned(),

@@ -157,6 +157,7 @@ fn image() -> Image {
     let broker = Broker {
         id: BROKER,
         rack: Some("left".to_owned()),
+        hosts_coordinator: false,
         endpoints: vec![Endpoint {
             listener: LISTENER.to_owned(),
             protocol: "PLAINTEXT".to_owned(),

@@ -5,8 +5,8 @@
 //!   v4  many keys, an answer to each (KIP-699)
 //! ```
 //!
-//! Every broker looks after every group as long as there is one broker: the answer is
-//! the one that is asked.
+//! Brokers share the groups out among them by their names; where the cluster's
+//! coordinator runs in one of them, that one looks after all (`Image::group_coordinator`).
 //!
 //! There are no transactions yet, and a client must hear so once and stop. Most codes
 //! make it ask again until its own timeout: librdkafka takes one alone as final here,
@@ -18,6 +18,7 @@ use crate::kafka::errors::{Code, Failure};
 use crate::kafka::group::text;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::protocol::StrBytes;
 use klamm_coord::core::image::Endpoint;
 use klamm_engine::io::Io;
 
@@ -33,23 +34,49 @@ pub async fn handle<I: Io>(
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let image = ctx.image();
-    let me = ctx.local.broker_id;
-    let endpoint = image
-        .brokers
-        .get(&me)
-        .and_then(|broker| broker.endpoint(&ctx.local.listener));
-    let here = endpoint.map(|endpoint| (me, endpoint));
-    write(&request, here, ctx.version)
+    let listener = &ctx.local.listener;
+    let looks_after = |group: &str| {
+        let id = image.group_coordinator(group)?;
+        let endpoint = image.brokers.get(&id)?.endpoint(listener)?;
+        Some((id, endpoint.clone()))
+    };
+    write(&request, looks_after, ctx.version)
 }
 
-/// `here`: this broker, where the asker reaches it; none until it is registered.
+/// `looks_after`: the broker of a group, where the asker reaches it; none until one is
+/// registered.
 pub fn write(
     request: &FindCoordinatorRequest,
-    here: Option<(i32, &Endpoint)>,
+    looks_after: impl Fn(&str) -> Option<(i32, Endpoint)>,
     version: i16,
 ) -> FindCoordinatorResponse {
-    let found = match request.key_type {
-        GROUP => here.ok_or_else(|| Failure::from(Code::COORDINATOR_NOT_AVAILABLE)),
+    if version < 4 {
+        let (code, message, node, host, port) = find(request.key_type, &request.key, looks_after);
+        return FindCoordinatorResponse::default()
+            .with_error_code(code.0)
+            .with_error_message(message)
+            .with_node_id(BrokerId(node))
+            .with_host(host)
+            .with_port(port);
+    }
+    let coordinators = request.coordinator_keys.iter().map(|key| {
+        let (code, message, node, host, port) = find(request.key_type, key, &looks_after);
+        Coordinator::default()
+            .with_key(key.clone())
+            .with_node_id(BrokerId(node))
+            .with_host(host)
+            .with_port(port)
+            .with_error_code(code.0)
+            .with_error_message(message)
+    });
+    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
+}
+
+type Found = (Code, Option<StrBytes>, i32, StrBytes, i32);
+
+fn find(key_type: i8, key: &str, looks_after: impl Fn(&str) -> Option<(i32, Endpoint)>) -> Found {
+    let found = match key_type {
+        GROUP => looks_after(key).ok_or_else(|| Failure::from(Code::COORDINATOR_NOT_AVAILABLE)),
         TRANSACTION => Err(Failure::new(
             Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
             NO_TRANSACTIONS,
@@ -59,30 +86,11 @@ pub fn write(
             format!("There are no coordinators of type {other}."),
         )),
     };
-    let (code, message, node, host, port) = match found {
+    match found {
         Ok((id, endpoint)) => {
             let host = text(endpoint.host.as_str());
             (Code::NONE, None, id, host, i32::from(endpoint.port))
         }
-        Err(failure) => (failure.code, failure.message, -1, text(""), -1),
-    };
-    let message = message.map(text);
-    if version < 4 {
-        return FindCoordinatorResponse::default()
-            .with_error_code(code.0)
-            .with_error_message(message)
-            .with_node_id(BrokerId(node))
-            .with_host(host)
-            .with_port(port);
+        Err(failure) => (failure.code, failure.message.map(text), -1, text(""), -1),
     }
-    let coordinators = request.coordinator_keys.iter().map(|key| {
-        Coordinator::default()
-            .with_key(key.clone())
-            .with_node_id(BrokerId(node))
-            .with_host(host.clone())
-            .with_port(port)
-            .with_error_code(code.0)
-            .with_error_message(message.clone())
-    });
-    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
 }

@@ -11,7 +11,7 @@ use crate::kafka::cores::Cores;
 use crate::kafka::following;
 use crate::kafka::limits::Limits;
 use crate::kafka::turns::Turns;
-use crate::socket::Socket;
+use crate::pipe::{Pipe, PipeSocket};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
@@ -25,12 +25,11 @@ use klamm_engine::io::sim::{Sim, SimIo};
 use klamm_engine::store::Store;
 use klamm_engine::units::{LeaderEpoch, TopicId};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 pub const BROKER: i32 = 3;
@@ -110,6 +109,7 @@ impl Front {
             id: BROKER,
             rack: Some("left".to_owned()),
             endpoints: vec![endpoint],
+            hosts_coordinator: false,
         };
         image.brokers.insert(BROKER, Arc::new(broker));
         image.controller = Some(BROKER);
@@ -133,10 +133,7 @@ impl Front {
 
     /// A client with a socket that takes `window` bytes before the client reads.
     pub fn connect_with_window(&self, window: usize) -> Client {
-        let pipe = Rc::new(Pipe {
-            window,
-            ..Pipe::default()
-        });
+        let pipe = Pipe::with_window(window);
         let end = Rc::new(RefCell::new(None));
         let connection = Connection::new(self.local.clone(), peer(), PipeSocket(pipe.clone()));
         let ended = end.clone();
@@ -196,88 +193,6 @@ pub fn batch(io: &SimIo, values: &[&str]) -> Bytes {
     let builder = BatchBuilder::new(Codec::None);
     let add = |b: BatchBuilder, value: &&str| b.record(now, None, Some(value.as_bytes()));
     values.iter().fold(builder, add).finish().into()
-}
-
-// -- sockets
-
-#[derive(Default)]
-struct Pipe {
-    window: usize,
-    to_server: RefCell<VecDeque<u8>>,
-    to_client: RefCell<VecDeque<u8>>,
-    /// The client sends no more.
-    client_done: Cell<bool>,
-    /// The connection has dropped its socket.
-    server_done: Cell<bool>,
-    wakers: RefCell<Vec<Waker>>,
-}
-
-impl Pipe {
-    fn changed(&self) {
-        for waker in self.wakers.take() {
-            waker.wake();
-        }
-    }
-
-    fn wait(&self, cx: &std::task::Context<'_>) {
-        self.wakers.borrow_mut().push(cx.waker().clone());
-    }
-}
-
-struct PipeSocket(Rc<Pipe>);
-
-impl Socket for PipeSocket {
-    fn poll_recv(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        into: &mut BytesMut,
-    ) -> Poll<io::Result<usize>> {
-        let mut from = self.0.to_server.borrow_mut();
-        if from.is_empty() {
-            if self.0.client_done.get() {
-                return Poll::Ready(Ok(0));
-            }
-            self.0.wait(cx);
-            return Poll::Pending;
-        }
-        let room = into.capacity() - into.len();
-        assert!(room > 0, "a receive without room");
-        let n = room.min(from.len());
-        into.extend(from.drain(..n));
-        drop(from);
-        self.0.changed();
-        Poll::Ready(Ok(n))
-    }
-
-    fn poll_send(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut to = self.0.to_client.borrow_mut();
-        let mut room = self.0.window - to.len();
-        if room == 0 {
-            self.0.wait(cx);
-            return Poll::Pending;
-        }
-        let mut taken = 0;
-        for slice in slices {
-            let n = slice.len().min(room);
-            to.extend(&slice[..n]);
-            taken += n;
-            room -= n;
-        }
-        drop(to);
-        self.0.changed();
-        Poll::Ready(Ok(taken))
-    }
-}
-
-impl Drop for PipeSocket {
-    fn drop(&mut self) {
-        self.0.server_done.set(true);
-        self.0.changed();
-    }
 }
 
 pub struct Client {

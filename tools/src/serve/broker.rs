@@ -241,6 +241,7 @@ async fn register(plan: &Plan, driver: &Rc<Driver<GlommioIo, EveryShard>>) -> Re
         id: plan.settings.broker.broker_id,
         rack: plan.settings.broker.rack.clone(),
         endpoints: vec![endpoint],
+        hosts_coordinator: false,
     };
     match driver.call(Request::RegisterBroker { broker }).await {
         Ok(Response::RegisterBroker(registered)) => {

@@ -94,6 +94,7 @@ mod tests {
         Broker {
             id: 3,
             rack: None,
+            hosts_coordinator: false,
             endpoints: vec![Endpoint {
                 listener: "PLAINTEXT".to_owned(),
                 protocol: "PLAINTEXT".to_owned(),

@@ -374,8 +374,20 @@ pub fn broker_json(broker: &Broker, time: TimestampMs) -> Vec<u8> {
             .iter()
             .map(|e| (e.listener.clone(), e.protocol.clone()))
             .collect(),
-        features: BTreeMap::new(),
+        features: broker
+            .hosts_coordinator
+            .then(|| (HOSTS_COORDINATOR.to_owned(), feature_version(1)))
+            .into_iter()
+            .collect(),
     })
+}
+
+/// The feature of a broker in whose process the coordinator runs: it looks after all
+/// groups. Kafka's own readers take it for a feature that they do not know.
+const HOSTS_COORDINATOR: &str = "klamm.coordinator";
+
+fn feature_version(version: i16) -> serde_json::Value {
+    serde_json::json!({ "min_version": version, "max_version": version })
 }
 
 /// An IPv6 address stands in brackets in a URL.
@@ -424,6 +436,7 @@ pub fn read_broker(id: i32, data: &[u8]) -> Option<Broker> {
         id,
         rack: broker.rack,
         endpoints,
+        hosts_coordinator: broker.features.contains_key(HOSTS_COORDINATOR),
     })
 }
 

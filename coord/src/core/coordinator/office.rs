@@ -32,10 +32,13 @@ impl Core {
     /// This broker is there from now on, for as long as its process.
     pub(super) fn register(&mut self, broker: &Broker, now: Now) -> Result<(), ClusterError> {
         let session = self.own_session().0;
+        let broker = Broker {
+            hosts_coordinator: !self.is_mirror,
+            ..broker.clone()
+        };
         let mut ops = self.former_brokers(broker.id, session)?;
-        ops.extend(registration::register(
-            &self.tree, broker, session, now.wall,
-        )?);
+        let time = now.wall;
+        ops.extend(registration::register(&self.tree, &broker, session, time)?);
         if !ops.is_empty() {
             self.carry_out(ops, now)?;
         }

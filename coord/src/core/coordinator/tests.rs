@@ -196,6 +196,7 @@ fn broker(id: i32) -> Broker {
         id,
         rack: None,
         endpoints: vec![endpoint],
+        hosts_coordinator: false,
     }
 }
 

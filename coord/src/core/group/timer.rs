@@ -92,6 +92,14 @@ impl Timers {
         }
     }
 
+    /// Takes out everything of a group that is let go of with all its deadlines.
+    pub fn forget(&mut self, group: &str) {
+        self.queue.retain(|(_, key)| match key {
+            TimerKey::Retention => true,
+            TimerKey::Join(id) | TimerKey::Sync(id) | TimerKey::Session(id, _) => **id != *group,
+        });
+    }
+
     /// Takes out the first entry that has come up at `now`.
     pub fn pop(&mut self, now: Nanos) -> Option<TimerKey> {
         if self.queue.first()?.0 > now {

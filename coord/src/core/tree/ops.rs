@@ -146,6 +146,26 @@ impl TreeError {
     }
 }
 
+impl TreeError {
+    /// What a code says of an operation; None for those that are no operation's fault.
+    #[must_use]
+    pub fn from_code(code: i32) -> Option<TreeError> {
+        Some(match code {
+            // Which argument is bad is not told.
+            -8 => TreeError::BadArguments(BadArguments::Reserved),
+            -101 => TreeError::NoNode,
+            -102 => TreeError::NoAuth,
+            -103 => TreeError::BadVersion,
+            -108 => TreeError::NoChildrenForEphemerals,
+            -110 => TreeError::NodeExists,
+            -111 => TreeError::NotEmpty,
+            -114 => TreeError::InvalidAcl,
+            -125 => TreeError::QuotaExceeded,
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for TreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -107,6 +107,7 @@ impl World {
         let broker = Broker {
             id,
             rack: None,
+            hosts_coordinator: false,
             endpoints: vec![Endpoint {
                 listener: "PLAINTEXT".to_owned(),
                 protocol: "PLAINTEXT".to_owned(),

@@ -58,6 +58,7 @@ fn a_broker_comes_back_whole_and_old_ones_are_read() {
         id: 3,
         rack: Some("r1".to_owned()),
         endpoints,
+        hosts_coordinator: true,
     };
     let data = broker_json(&broker, TimestampMs(5));
     assert!(

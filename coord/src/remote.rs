@@ -1,0 +1,784 @@
+//! The coordinator of a broker whose cluster is kept elsewhere: in an Apache ZooKeeper
+//! ensemble, or by another Klamm's coordinator.
+//!
+//! ```text
+//!   call --> core (a mirror of the tree) --> gathered --> multis, in order --> ensemble
+//!              ^                                            |                     |
+//!              |                             all were done: |                     | events
+//!              |                             answered       | one was not:        v
+//!              +-- reflect <-- read anew <------------------+--------------- dirty paths
+//! ```
+//!
+//! One interface with [`crate::driver`]: the same requests, the same answers, the same
+//! state machine. What differs is what may go wrong. Somebody else may have been quicker:
+//! then the nodes are read anew, and who asked is refused in a way that makes a client
+//! ask again. The session may end: then everything is read, and this broker registers
+//! again.
+//!
+//! Groups are shared out among the brokers by their names (see [`crate::core::image`]).
+//! Whoever is asked for a group first claims it by setting `/consumers/GROUP`; every
+//! commit checks that the claim stands, so that of two brokers that both think a group
+//! theirs only the last one's commits are taken.
+
+use crate::core::coordinator::{Core, CoreConfig, Effect, Output, Request, Response};
+use crate::core::groups::{self, Record, TopicOffsets};
+use crate::core::image::{Broker, Image};
+use crate::core::offsets::CommittedOffset;
+use crate::core::path;
+use crate::core::tree::{Event, EventKind, MultiError, Op, OpResult, Seen, TreeError};
+use crate::core::zookeeper::SessionId;
+use crate::core::{Now, Token};
+use crate::desk::{Answer, Desk};
+use crate::driver::{Host, Stopped};
+use futures_channel::oneshot;
+use futures_util::future::{self, Either};
+use klamm_engine::io::Io;
+use klamm_engine::signal::Signal;
+use klamm_engine::units::{LeaderEpoch, Nanos, Offset, TimestampMs};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What of the tree is mirrored. Of `/consumers` only what this broker looks after.
+const MIRRORED: [&str; 9] = [
+    "/admin",
+    "/brokers",
+    "/cluster",
+    "/config",
+    "/controller",
+    "/controller_epoch",
+    "/isr_change_notification",
+    "/latest_producer_id_block",
+    "/log_dir_event_notification",
+];
+
+const CONSUMERS: &str = "/consumers";
+
+/// How many operations one multi takes: with paths of 100 bytes about 100 KiB, a tenth of
+/// what a server takes by default (`jute.maxbuffer`).
+const MULTI_OPS: usize = 1_000;
+
+/// A session with an ensemble. Requests are sent, and answered, in the order of the
+/// calls; a call that is made has its place even where its future is not polled yet.
+pub trait Ensemble: 'static {
+    /// The session that ephemeral nodes belong to.
+    fn session(&self) -> SessionId;
+
+    fn multi(
+        &self,
+        ops: &[Op],
+    ) -> impl Future<Output = Result<Result<Vec<OpResult>, MultiError>, Lost>> + 'static;
+
+    fn read(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Result<Result<Seen, TreeError>, Lost>> + 'static;
+
+    fn children(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Result<Result<Vec<String>, TreeError>, Lost>> + 'static;
+
+    /// Has changes of the path and of all below it told, from now on and over every
+    /// reconnection and session.
+    fn watch(&self, path: &str) -> impl Future<Output = Result<(), Lost>> + 'static;
+
+    /// What happened next.
+    fn notice(&self) -> impl Future<Output = Notice>;
+
+    /// Ends the session, and its ephemeral nodes with it.
+    fn close(&self) -> impl Future<Output = ()>;
+}
+
+/// No answer came: what was asked may have been done or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub why: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A watched node changed.
+    Event(Event),
+    /// The connection was away: events may have been missed.
+    Reconnected,
+    /// The session had expired; there is another one now.
+    NewSession,
+    /// It was closed, and nothing more comes.
+    Closed,
+}
+
+pub struct Remote<I: Io, H: Host, E: Ensemble> {
+    io: I,
+    ensemble: E,
+    desk: Rc<Desk<I, H>>,
+    core: RefCell<Core>,
+    me: i32,
+    /// What is registered again in a new session.
+    broker: RefCell<Option<Broker>>,
+    groups: RefCell<HashMap<String, Claim>>,
+    /// Whose requests wait in which group: refused where it is let go of.
+    asked: RefCell<HashMap<Token, String>>,
+
+    gathered: RefCell<Output>,
+    committing: Cell<bool>,
+    /// How many multis were sent; and the last one that touched a path, while it may
+    /// still be under way.
+    sent: Cell<u64>,
+    touched: RefCell<HashMap<String, u64>>,
+
+    /// Paths to be read anew, in the order in which they changed.
+    dirty: RefCell<VecDeque<Dirty>>,
+    reading: Cell<bool>,
+
+    changed: Rc<Signal>,
+    armed: Cell<Option<Nanos>>,
+    stopped: RefCell<Option<Stopped>>,
+}
+
+/// This broker's hold on a group.
+#[derive(Clone, Debug)]
+enum Claim {
+    /// Being read; who asked waits for the signal.
+    Loading,
+    /// The version of `/consumers/GROUP` that makes it ours.
+    Held { version: i32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Dirty {
+    path: String,
+    /// And everything below it.
+    whole: bool,
+}
+
+impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
+    /// Reads the cluster, makes what is missing of Kafka's tree, and has the host serve by
+    /// the first image.
+    pub async fn open(
+        io: I,
+        ensemble: E,
+        config: CoreConfig,
+        host: H,
+    ) -> Result<Rc<Remote<I, H, E>>, String> {
+        let changed = Signal::new();
+        let me = config.broker.broker_id;
+        let this = Rc::new(Remote {
+            desk: Desk::new(io.clone(), host, changed.clone()),
+            io,
+            ensemble,
+            core: RefCell::new(Core::new(config)),
+            me,
+            broker: RefCell::default(),
+            groups: RefCell::default(),
+            asked: RefCell::default(),
+            gathered: RefCell::default(),
+            committing: Cell::new(false),
+            sent: Cell::new(0),
+            touched: RefCell::default(),
+            dirty: RefCell::default(),
+            reading: Cell::new(false),
+            changed,
+            armed: Cell::new(None),
+            stopped: RefCell::default(),
+        });
+        let lost = |lost: Lost| format!("the ensemble did not answer: {}", lost.why);
+        for path in MIRRORED {
+            this.ensemble.watch(path).await.map_err(lost)?;
+        }
+        this.read_all().await.map_err(lost)?;
+        this.core
+            .borrow_mut()
+            .start_mirror(this.ensemble.session(), now(&this.io))
+            .map_err(|error| error.message)?;
+        this.collect();
+        this.io.spawn(this.clone().run_notices());
+        this.io.spawn(this.clone().run_ticker());
+        this.settled().await;
+        if let Some(stopped) = this.stopped() {
+            return Err(stopped.to_string());
+        }
+        Ok(this)
+    }
+
+    /// Asks. The order of the calls is the order of the steps, but for the first request
+    /// of a group, which waits until the group's offsets are read.
+    pub fn call(
+        self: &Rc<Self>,
+        request: Request,
+    ) -> impl Future<Output = Answer> + use<I, H, E> + 'static {
+        let this = self.clone();
+        let wanted = self.groups_of(&request);
+        let ready = wanted.iter().all(|group| self.holds(group));
+        let at_once = ready.then(|| self.submit(request.clone(), &wanted));
+        async move {
+            let receiver = match at_once {
+                Some(receiver) => receiver?,
+                None => {
+                    for group in &wanted {
+                        this.claim(group).await?;
+                    }
+                    this.submit(request, &wanted)?
+                }
+            };
+            receiver
+                .await
+                .unwrap_or_else(|_| Err(stopped("the coordinator is gone")))
+        }
+    }
+
+    fn submit(
+        self: &Rc<Self>,
+        request: Request,
+        groups: &[String],
+    ) -> Result<oneshot::Receiver<Answer>, Stopped> {
+        if let Some(stopped) = self.stopped() {
+            return Err(stopped);
+        }
+        if let Some(group) = groups.iter().find(|group| !self.holds(group)) {
+            return Err(not_ours(group));
+        }
+        if let Request::RegisterBroker { broker } = &request {
+            *self.broker.borrow_mut() = Some(broker.clone());
+        }
+        let (token, receiver) = self.desk.take_in();
+        if let Some(group) = groups.first() {
+            self.asked.borrow_mut().insert(token, group.clone());
+        }
+        self.core.borrow_mut().step(token, request, now(&self.io));
+        self.collect();
+        Ok(receiver)
+    }
+
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        self.core.borrow_mut().image()
+    }
+
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.stopped.borrow().clone()
+    }
+
+    /// Ends the session, and with it what was registered.
+    pub async fn close(self: &Rc<Self>) {
+        self.settled().await;
+        self.stop("the coordinator is closed");
+        self.ensemble.close().await;
+    }
+
+    // -- to the ensemble
+
+    fn collect(self: &Rc<Self>) {
+        let (output, deadline) = {
+            let mut core = self.core.borrow_mut();
+            (core.take_output(), core.next_deadline())
+        };
+        if deadline.is_some_and(|at| self.armed.get().is_none_or(|armed| at < armed)) {
+            self.changed.wake();
+        }
+        let mut gathered = self.gathered.borrow_mut();
+        gathered.effects.extend(output.effects);
+        gathered.send.extend(output.send);
+        gathered.image = output.image.or(gathered.image.take());
+        if gathered.is_empty() || self.committing.get() {
+            return;
+        }
+        self.committing.set(true);
+        drop(gathered);
+        self.io.spawn(self.clone().run_commits());
+    }
+
+    /// Takes batch after batch to the ensemble until nothing has gathered.
+    async fn run_commits(self: Rc<Self>) {
+        while self.stopped.borrow().is_none() {
+            let output = std::mem::take(&mut *self.gathered.borrow_mut());
+            if output.is_empty() {
+                break;
+            }
+            let failed = self.carry_out(output.effects).await;
+            for (_, token, _) in &output.send {
+                self.asked.borrow_mut().remove(token);
+            }
+            match failed {
+                None => self.desk.publish(output.image, output.send),
+                Some(why) => {
+                    log::info!("{why}; reading anew what it concerns");
+                    for (_, token, _) in output.send {
+                        self.core.borrow_mut().abandon(token);
+                        self.desk.refuse(token, stopped(&why));
+                    }
+                    self.desk.publish(output.image, Vec::new());
+                    self.read_dirty();
+                }
+            }
+        }
+        self.committing.set(false);
+        self.changed.wake();
+    }
+
+    /// Does it all, or says what was not done, and marks what is to be read for it.
+    async fn carry_out(self: &Rc<Self>, effects: Vec<Effect>) -> Option<String> {
+        let mut under_way = Vec::new();
+        for effect in effects {
+            let guard = match &effect.group {
+                None => None,
+                Some(group) => match self.groups.borrow().get(group) {
+                    Some(Claim::Held { version }) => Some(Op::Check {
+                        path: group_node(group),
+                        version: *version,
+                    }),
+                    // Let go of while this was gathered.
+                    _ => continue,
+                },
+            };
+            self.sent.set(self.sent.get() + 1);
+            for op in &effect.ops {
+                let path = op.path().to_owned();
+                self.touched.borrow_mut().insert(path, self.sent.get());
+            }
+            for ops in effect.ops.chunks(MULTI_OPS) {
+                let mut guarded: Vec<Op> = guard.iter().cloned().collect();
+                guarded.extend_from_slice(ops);
+                let answer = self.ensemble.multi(&guarded);
+                under_way.push((effect.group.clone(), guarded, answer));
+            }
+        }
+        let mut failed = None;
+        for (group, ops, answer) in under_way {
+            let why = match answer.await {
+                Ok(Ok(results)) => {
+                    self.correct_names(&ops, &results);
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    let path = ops.get(error.index).map_or("", |op| op.path());
+                    format!("{path} is not as it was: {}", error.error)
+                }
+                Err(lost) => format!("the ensemble did not answer: {}", lost.why),
+            };
+            match group {
+                Some(group) => self.let_go(&group),
+                None => {
+                    self.core.borrow_mut().forget_producer_ids();
+                    let paths = ops.iter().map(|op| op.path().to_owned());
+                    let mut dirty = self.dirty.borrow_mut();
+                    dirty.extend(paths.map(|path| Dirty { path, whole: true }));
+                }
+            }
+            failed.get_or_insert(why);
+        }
+        self.touched.borrow_mut().clear();
+        failed
+    }
+
+    /// A sequential node may have got another number there than here.
+    fn correct_names(&self, ops: &[Op], results: &[OpResult]) {
+        for (op, result) in ops.iter().zip(results) {
+            let (
+                Op::Create {
+                    path,
+                    sequential: true,
+                    ..
+                },
+                OpResult::Create { path: got, .. },
+            ) = (op, result)
+            else {
+                continue;
+            };
+            let parent = path::split(path).map_or("/", |(parent, _)| parent);
+            log::debug!("{path} became {got}");
+            self.dirty.borrow_mut().push_back(Dirty {
+                path: parent.to_owned(),
+                whole: true,
+            });
+        }
+    }
+
+    // -- from the ensemble
+
+    async fn run_notices(self: Rc<Self>) {
+        loop {
+            match self.ensemble.notice().await {
+                Notice::Event(event) => {
+                    if event.kind != EventKind::ChildrenChanged {
+                        self.dirty.borrow_mut().push_back(Dirty {
+                            path: event.path,
+                            whole: false,
+                        });
+                    }
+                    self.read_dirty();
+                }
+                Notice::Reconnected => self.read_everything_again(),
+                Notice::NewSession => {
+                    let own = self.ensemble.session();
+                    log::warn!("the session with the ensemble had expired: registering again");
+                    self.core.borrow_mut().set_own_session(own);
+                    let held: Vec<String> = self.groups.borrow().keys().cloned().collect();
+                    for group in held {
+                        self.let_go(&group);
+                    }
+                    self.read_everything_again();
+                    let this = self.clone();
+                    self.io.spawn(async move { this.register_again().await });
+                }
+                Notice::Closed => return self.stop("the session with the ensemble is closed"),
+            }
+        }
+    }
+
+    fn read_everything_again(self: &Rc<Self>) {
+        let paths = MIRRORED.iter().map(|path| Dirty {
+            path: (*path).to_owned(),
+            whole: true,
+        });
+        self.dirty.borrow_mut().extend(paths);
+        self.read_dirty();
+    }
+
+    async fn register_again(self: Rc<Self>) {
+        self.settled().await;
+        let broker = self.broker.borrow().clone();
+        let Some(broker) = broker else { return };
+        match self.call(Request::RegisterBroker { broker }).await {
+            Ok(Response::RegisterBroker(Ok(()))) => log::info!("registered again"),
+            Ok(Response::RegisterBroker(Err(error))) => {
+                log::error!("could not register again: {}", error.message);
+            }
+            Ok(other) => unreachable!("RegisterBroker was answered with {other:?}"),
+            Err(why) => {
+                log::warn!("could not register again: {why}; trying once more in a second");
+                self.io.sleep(Duration::from_secs(1)).await;
+                if self.stopped().is_none() {
+                    let this = self.clone();
+                    self.io
+                        .spawn(async move { Box::pin(this.register_again()).await });
+                }
+            }
+        }
+    }
+
+    /// Reads what has changed until nothing has.
+    fn read_dirty(self: &Rc<Self>) {
+        if !self.dirty.borrow().is_empty() && !self.reading.replace(true) {
+            self.io.spawn(self.clone().run_reads());
+        }
+    }
+
+    async fn run_reads(self: Rc<Self>) {
+        while self.stopped.borrow().is_none() {
+            let next = self.dirty.borrow_mut().pop_front();
+            let Some(dirty) = next else { break };
+            let read = if dirty.whole {
+                self.read_whole(&dirty.path).await
+            } else {
+                self.read_one(&dirty.path).await.map(drop)
+            };
+            if let Err(lost) = read {
+                // It is all read again after the reconnection.
+                log::debug!("{} was not read: {}", dirty.path, lost.why);
+                self.dirty.borrow_mut().clear();
+                break;
+            }
+            self.collect();
+        }
+        self.reading.set(false);
+        self.changed.wake();
+    }
+
+    async fn read_all(self: &Rc<Self>) -> Result<(), Lost> {
+        for path in MIRRORED {
+            self.read_whole(path).await?;
+        }
+        self.read_one(CONSUMERS).await.map(drop)
+    }
+
+    /// Reads a node. True where it is there.
+    async fn read_one(self: &Rc<Self>, path: &str) -> Result<bool, Lost> {
+        let sent = self.sent.get();
+        let seen = match self.ensemble.read(path).await? {
+            Ok(seen) => Some(seen),
+            Err(TreeError::NoNode) => None,
+            Err(error) => {
+                log::error!("{path} can't be read: {error}");
+                return Ok(false);
+            }
+        };
+        // What was done after the read was sent is not in it; its own event is to come.
+        let is_old = self.touched.borrow().get(path).is_some_and(|at| *at > sent);
+        if !is_old {
+            self.core.borrow_mut().reflect(path, seen.as_ref());
+        }
+        Ok(seen.is_some())
+    }
+
+    /// Reads a node and all below it, and forgets what is not there any more.
+    async fn read_whole(self: &Rc<Self>, path: &str) -> Result<(), Lost> {
+        let mut open = vec![path.to_owned()];
+        while let Some(path) = open.pop() {
+            if !self.read_one(&path).await? {
+                continue;
+            }
+            let there = match self.ensemble.children(&path).await? {
+                Ok(children) => children,
+                Err(_) => continue,
+            };
+            let here: Vec<String> = {
+                let core = self.core.borrow();
+                let children = core.tree().children(&path);
+                children.into_iter().flatten().map(str::to_owned).collect()
+            };
+            for name in here {
+                let gone = child(&path, &name);
+                if !there.contains(&name) && !self.touched.borrow().contains_key(&gone) {
+                    self.core.borrow_mut().reflect(&gone, None);
+                }
+            }
+            open.extend(there.iter().map(|name| child(&path, name)));
+        }
+        Ok(())
+    }
+
+    // -- groups
+
+    /// The groups that a request speaks of.
+    fn groups_of(&self, request: &Request) -> Vec<String> {
+        use groups::Request as Group;
+        let Request::Group(request) = request else {
+            return Vec::new();
+        };
+        match request {
+            Group::JoinGroup(r) => vec![r.group.clone()],
+            Group::SyncGroup(r) => vec![r.group.clone()],
+            Group::Heartbeat(r) => vec![r.group.clone()],
+            Group::LeaveGroup(r) => vec![r.group.clone()],
+            Group::OffsetCommit(r) => vec![r.group.clone()],
+            Group::OffsetDelete(r) => vec![r.group.clone()],
+            Group::OffsetFetch(r) => r.groups.iter().map(|g| g.group.clone()).collect(),
+            Group::DescribeGroups(r) => r.groups.clone(),
+            Group::DeleteGroups(r) => r.groups.clone(),
+            // Those that are looked after here, as every broker tells of its own.
+            Group::ListGroups(_) => Vec::new(),
+        }
+    }
+
+    fn holds(&self, group: &str) -> bool {
+        matches!(self.groups.borrow().get(group), Some(Claim::Held { .. }))
+            && self.image().group_coordinator(group) == Some(self.me)
+    }
+
+    /// Takes a group over: claims it, then reads its offsets, in this order, so that
+    /// nobody's later commit is missed.
+    async fn claim(self: &Rc<Self>, group: &str) -> Result<(), Stopped> {
+        if self.image().group_coordinator(group) != Some(self.me) {
+            self.let_go(group);
+            return Err(not_ours(group));
+        }
+        loop {
+            let held = self.groups.borrow().get(group).cloned();
+            match held {
+                Some(Claim::Held { .. }) => return Ok(()),
+                Some(Claim::Loading) => {
+                    let (this, name) = (self.clone(), group.to_owned());
+                    let loaded = move || {
+                        let groups = this.groups.borrow();
+                        let loads = matches!(groups.get(&name), Some(Claim::Loading));
+                        (!loads).then_some(())
+                    };
+                    self.changed.until(loaded).await;
+                    if !self.groups.borrow().contains_key(group) {
+                        return Err(not_ours(group));
+                    }
+                }
+                None => break,
+            }
+        }
+        self.groups
+            .borrow_mut()
+            .insert(group.to_owned(), Claim::Loading);
+        let loaded = self.load(group).await;
+        match &loaded {
+            Ok(version) => {
+                let claim = Claim::Held { version: *version };
+                self.groups.borrow_mut().insert(group.to_owned(), claim);
+            }
+            Err(_) => self.let_go(group),
+        }
+        self.changed.wake();
+        loaded.map(drop)
+    }
+
+    async fn load(self: &Rc<Self>, group: &str) -> Result<i32, Stopped> {
+        let lost = |lost: Lost| stopped(&format!("the ensemble did not answer: {}", lost.why));
+        let node = group_node(group);
+        let owner = self.me.to_string();
+        let version = loop {
+            let set = self
+                .ensemble
+                .multi(&[Op::set(node.as_str(), owner.as_str())]);
+            match set.await.map_err(lost)? {
+                Ok(results) => match results.first() {
+                    Some(OpResult::Set { stat }) => break stat.version,
+                    other => unreachable!("a set was answered with {other:?}"),
+                },
+                Err(MultiError {
+                    error: TreeError::NoNode,
+                    ..
+                }) => {
+                    let made = self.ensemble.multi(&[Op::create(node.as_str(), "")]);
+                    match made.await.map_err(lost)? {
+                        // There is one to be set now, whoever made it.
+                        Ok(_)
+                        | Err(MultiError {
+                            error: TreeError::NodeExists,
+                            ..
+                        }) => {}
+                        Err(other) => return Err(stopped(&format!("{node}: {}", other.error))),
+                    }
+                }
+                Err(other) => return Err(stopped(&format!("{node}: {}", other.error))),
+            }
+        };
+        self.read_whole(&node).await.map_err(lost)?;
+        let record = offsets_in(self.core.borrow().tree(), group, now(&self.io).wall);
+        if let Some(record) = record {
+            self.core.borrow_mut().adopt_group(&record, now(&self.io));
+        }
+        Ok(version)
+    }
+
+    fn let_go(&self, group: &str) {
+        if self.groups.borrow_mut().remove(group).is_none() {
+            return;
+        }
+        let mut core = self.core.borrow_mut();
+        core.let_go_of_group(group);
+        core.reflect(&group_node(group), None);
+        let mut asked = self.asked.borrow_mut();
+        let tokens: Vec<Token> = asked
+            .iter()
+            .filter(|(_, of)| *of == group)
+            .map(|(token, _)| *token)
+            .collect();
+        for token in tokens {
+            asked.remove(&token);
+            core.abandon(token);
+            self.desk.refuse(token, not_ours(group));
+        }
+        drop((core, asked));
+        self.changed.wake();
+    }
+
+    // -- time
+
+    async fn run_ticker(self: Rc<Self>) {
+        while self.stopped.borrow().is_none() {
+            let due = self.core.borrow().next_deadline();
+            self.armed.set(due);
+            let this = self.clone();
+            let sooner = self.changed.until(move || {
+                let next = this.core.borrow().next_deadline();
+                let is_sooner = next.is_some_and(|at| due.is_none_or(|due| at < due));
+                (is_sooner || this.stopped.borrow().is_some()).then_some(())
+            });
+            let Some(due) = due else {
+                sooner.await;
+                continue;
+            };
+            let wait = Duration::from_nanos(due.0.saturating_sub(self.io.now().0));
+            if let Either::Left(_) = future::select(pin!(self.io.sleep(wait)), pin!(sooner)).await {
+                self.core.borrow_mut().tick(now(&self.io));
+                self.collect();
+            }
+        }
+    }
+
+    /// Resolves once nothing is under way.
+    fn settled(self: &Rc<Self>) -> impl Future<Output = ()> + use<I, H, E> {
+        let this = self.clone();
+        self.changed.until(move || {
+            let busy = this.committing.get() || this.reading.get() || this.desk.is_publishing();
+            (!busy || this.stopped.borrow().is_some()).then_some(())
+        })
+    }
+
+    fn stop(&self, why: &str) {
+        let stopped = self
+            .stopped
+            .borrow_mut()
+            .get_or_insert_with(|| stopped(why))
+            .clone();
+        self.desk.refuse_all(&stopped);
+        self.changed.wake();
+    }
+}
+
+fn stopped(why: &str) -> Stopped {
+    Stopped { why: why.into() }
+}
+
+fn not_ours(group: &str) -> Stopped {
+    stopped(&format!(
+        "the group {group:?} is looked after by another broker"
+    ))
+}
+
+fn group_node(group: &str) -> String {
+    format!("{CONSUMERS}/{}", path::component(group))
+}
+
+fn child(path: &str, name: &str) -> String {
+    match path {
+        "/" => format!("/{name}"),
+        _ => format!("{path}/{name}"),
+    }
+}
+
+/// A group's offsets as its nodes tell them: the plain numbers, since that is all there
+/// is in them.
+fn offsets_in(tree: &crate::core::tree::Tree, group: &str, at: TimestampMs) -> Option<Record> {
+    let all = format!("{}/offsets", group_node(group));
+    let mut topics: BTreeMap<String, Vec<(i32, CommittedOffset)>> = BTreeMap::new();
+    for topic in tree.children(&all).into_iter().flatten() {
+        let of_topic = format!("{all}/{topic}");
+        for partition in tree.children(&of_topic).into_iter().flatten() {
+            let data = tree.data(&format!("{of_topic}/{partition}")).flatten();
+            let offset = data.and_then(|d| std::str::from_utf8(d).ok()?.trim().parse().ok());
+            let (Some(offset), Ok(partition)) = (offset, partition.parse()) else {
+                continue;
+            };
+            let committed = CommittedOffset {
+                offset: Offset(offset),
+                leader_epoch: LeaderEpoch(-1),
+                metadata: String::new(),
+                at,
+                expires_at: None,
+            };
+            topics
+                .entry(topic.to_owned())
+                .or_default()
+                .push((partition, committed));
+        }
+    }
+    (!topics.is_empty()).then(|| Record::OffsetsCommitted {
+        group: group.to_owned(),
+        topics: topics
+            .into_iter()
+            .map(|(topic, partitions)| TopicOffsets { topic, partitions })
+            .collect(),
+    })
+}
+
+fn now<I: Io>(io: &I) -> Now {
+    Now {
+        mono: io.now(),
+        wall: io.wall().max(TimestampMs(0)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
