@@ -23,6 +23,7 @@ pub mod coordinator;
 pub mod group;
 pub mod groups;
 pub mod image;
+pub mod member_nodes;
 pub mod offset_nodes;
 pub mod offsets;
 pub mod path;

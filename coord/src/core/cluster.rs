@@ -12,7 +12,9 @@
 //! through the Kafka protocol, and a restart sees what was seen before.
 
 pub mod configs;
+pub mod controller;
 pub mod ids;
+pub mod registration;
 pub mod state;
 pub mod topics;
 pub mod znodes;

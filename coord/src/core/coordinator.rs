@@ -15,8 +15,10 @@
 //! may have seen the change, carries a zxid that must be committed first. So nobody
 //! is told of what a crash could take back, and steps never wait for the disk.
 
+use crate::core::cluster::controller::Agenda;
 use crate::core::cluster::ids::{IdSource, ProducerIds};
 use crate::core::cluster::state::Cluster;
+use crate::core::cluster::topics::put;
 use crate::core::cluster::{
     ClusterError, ClusterErrorKind as Kind, ConfigChange, ConfigQuery, ConfigReplacement,
     ConfigResource, CreatedTopic, DeletedTopic, Named, NewPartitions, NewProducer, NewTopic,
@@ -26,11 +28,12 @@ use crate::core::codec::{DecodeError, Reader, put_bytes, put_i64, put_u32};
 use crate::core::command::{Change, Command};
 use crate::core::groups::{self, GroupConfig, Groups, Record};
 use crate::core::image::{Broker, Image};
+use crate::core::member_nodes::MemberNodes;
 use crate::core::sessions::{SessionId, Sessions};
 use crate::core::settings::{BrokerConfig, ConfigEntry};
 use crate::core::tree::{Access, Event, MultiError, Op, OpResult, Tree};
 use crate::core::watches::{ConnectionId, Fired, Watches};
-use crate::core::{Now, Token, Zxid, offset_nodes};
+use crate::core::{Now, Token, Zxid};
 use klamm_engine::units::{Nanos, ProducerEpoch, TimestampMs, TopicId};
 use std::collections::HashMap;
 use std::fmt;
@@ -38,6 +41,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 mod mirror;
+mod office;
 pub mod zookeeper;
 
 pub use mirror::Effect;
@@ -173,6 +177,13 @@ pub struct Core {
     watches: Watches,
     /// The broker's own session, from the start to the stop.
     own_session: Option<SessionId>,
+    /// This broker, once it is registered.
+    own_broker: Option<i32>,
+    /// What the controller has not looked at yet; empty where that is another broker.
+    agenda: Agenda,
+    member_nodes: MemberNodes,
+    /// The broker's own session, as the changelog tells: the members' nodes are its.
+    member_owner: Option<SessionId>,
     /// The last change of an ACL: nodes do not tell it.
     acl_zxid: Zxid,
     /// When containers and nodes with a time to live are looked through next.
@@ -228,6 +239,10 @@ impl Core {
             sessions: Sessions::default(),
             watches: Watches::default(),
             own_session: None,
+            own_broker: None,
+            agenda: Agenda::default(),
+            member_nodes: MemberNodes::default(),
+            member_owner: None,
             acl_zxid: Zxid::ZERO,
             reap_at: None,
             is_mirror: false,
@@ -270,11 +285,17 @@ impl Core {
         self.zxid = Zxid(reader.i64().map_err(decode)?);
         self.tree = Tree::decode(reader).map_err(decode)?;
         self.sessions = Sessions::decode(reader).map_err(decode)?;
+        self.member_owner = self
+            .sessions
+            .iter()
+            .find(|session| session.record.internal)
+            .map(|session| session.record.id);
         while !reader.is_at_end() {
             let at = reader.at();
             let bytes = reader.bytes().map_err(decode)?;
             let record =
                 Record::decode(bytes).map_err(|bad| decode(DecodeError { at, what: bad.0 }))?;
+            self.member_nodes.restore(&record);
             self.groups.replay(&record);
         }
         Ok(())
@@ -326,14 +347,16 @@ impl Core {
             Change::Tree(ops) => drop(self.tree.multi(zxid, command.time, ops, &mut self.events)),
             Change::Group(record) => {
                 self.groups.replay(record);
-                offset_nodes::show(&mut self.tree, zxid, command.time, record, &mut self.events);
+                self.show(record, zxid, command.time);
             }
             Change::Refused => {}
-            Change::SessionOpened(record) => self.sessions.open(record.clone(), Nanos(0)),
+            Change::SessionOpened(record) => {
+                self.sessions.open(record.clone(), Nanos(0));
+                self.session_opened(record, zxid, command.time);
+            }
             Change::SessionClosed(id) => {
                 self.sessions.close(*id);
-                let events = &mut self.events;
-                self.tree.end_session(zxid, command.time, id.0, events);
+                self.session_closed(*id, zxid, command.time);
             }
         }
         self.events.clear();
@@ -358,15 +381,12 @@ impl Core {
             .filter(|path| !self.tree.exists(path))
             .map(|path| topics::empty((*path).to_owned()))
             .collect();
-        if !self.tree.exists("/controller_epoch") {
-            missing.push(Op::create("/controller_epoch", "1"));
-        }
         if self.cluster().cluster_id().is_empty() {
             let json = znodes::cluster_id_json(&match self.config.cluster_id.clone() {
                 Some(id) => id,
                 None => self.ids.next_id().to_string(),
             });
-            missing.push(self.put_op(znodes::CLUSTER_ID, json));
+            missing.push(put(&self.tree, znodes::CLUSTER_ID, json));
         }
         if missing.is_empty() {
             return Ok(());
@@ -434,6 +454,7 @@ impl Core {
                 return self.drain_groups(now);
             }
         };
+        self.govern(now);
         self.output.send.push((self.zxid, token, response));
     }
 
@@ -447,6 +468,7 @@ impl Core {
         self.groups.tick(now, &mut self.group_output);
         self.drain_groups(now);
         self.tick_sessions(now);
+        self.govern(now);
     }
 
     /// No later than the first moment at which a tick has something to do.
@@ -592,12 +614,8 @@ impl Core {
     }
 
     fn delete_topic(&mut self, topic: &TopicRef, now: Now) -> Result<(), ClusterError> {
-        let (topic, ops) = topics::plan_delete(self.cluster(), &self.tree, topic)?;
-        self.carry_out(ops, now)?;
-        self.groups
-            .forget_topic(&topic.name, now, &mut self.group_output);
-        self.drain_groups(now);
-        Ok(())
+        let (_, ops) = topics::plan_delete(self.cluster(), &self.tree, topic)?;
+        self.carry_out(ops, now)
     }
 
     fn alter<R>(
@@ -645,41 +663,11 @@ impl Core {
                 })?,
         };
         let json = znodes::producer_block_json(self.config.broker.broker_id, start);
-        let op = self.put_op(znodes::PRODUCER_IDS, json);
+        let op = put(&self.tree, znodes::PRODUCER_IDS, json);
         self.carry_out(vec![op], now)?;
         self.producer_ids.refill(start);
         let id = self.producer_ids.take().expect("the block is new");
         Ok(NewProducer { id, epoch })
-    }
-
-    /// One broker until there are sessions: a folder of data belongs to the broker
-    /// that made its topics.
-    fn register(&mut self, broker: &Broker, now: Now) -> Result<(), ClusterError> {
-        let others: Vec<i32> = self
-            .cluster()
-            .brokers()
-            .keys()
-            .copied()
-            .filter(|id| *id != broker.id)
-            .collect();
-        if let Some(other) = others.first()
-            && self.cluster().topic_count() > 0
-        {
-            return Err(Kind::InvalidRequest.because(format!(
-                "the topics in this data folder belong to broker {other}; start with broker.id={other}, or with another folder"
-            )));
-        }
-        let mut ops: Vec<Op> = others
-            .into_iter()
-            .map(|id| Op::delete(znodes::broker(id)))
-            .collect();
-        let mut broker = broker.clone();
-        broker.hosts_coordinator = !self.is_mirror;
-        ops.push(self.put_op(
-            &znodes::broker(broker.id),
-            znodes::broker_json(&broker, now.wall),
-        ));
-        self.carry_out(ops, now)
     }
 
     fn commit_tree_ops(&mut self, ops: Vec<Op>, now: Now) -> Result<Vec<OpResult>, MultiError> {
@@ -696,14 +684,6 @@ impl Core {
         self.cluster
             .as_ref()
             .expect("requests come after the start")
-    }
-
-    fn put_op(&self, path: &str, data: Vec<u8>) -> Op {
-        if self.tree.exists(path) {
-            Op::set(path, data)
-        } else {
-            Op::create(path, data)
-        }
     }
 
     /// A plan of the cluster's own. It can fail only where the tree is not as the
@@ -770,6 +750,7 @@ impl Core {
             self.image = None;
             self.image_is_news = true;
         }
+        self.agenda.note(&self.events);
         self.events.clear();
     }
 
@@ -777,13 +758,7 @@ impl Core {
     fn drain_groups(&mut self, now: Now) {
         let mut drained = std::mem::take(&mut self.group_output);
         for record in drained.persist.drain(..) {
-            offset_nodes::show(
-                &mut self.tree,
-                self.zxid.next(),
-                now.wall,
-                &record,
-                &mut self.events,
-            );
+            self.show(&record, self.zxid.next(), now.wall);
             self.persist(now.wall, Change::Group(record));
             self.follow();
         }

@@ -80,7 +80,7 @@ pub fn show(
                 }
             }
         }
-        // Members show as ephemeral nodes once there are sessions.
+        // Of members, see member_nodes.
         Record::GroupState { .. } => {}
     }
 }
@@ -91,10 +91,19 @@ fn offsets(group: &str) -> String {
 
 /// Takes away a node that carries nothing any more, then the one above it, up to the
 /// group's.
-fn prune(tree: &mut Tree, zxid: Zxid, time: TimestampMs, path: &str, events: &mut Vec<Event>) {
+pub(super) fn prune(
+    tree: &mut Tree,
+    zxid: Zxid,
+    time: TimestampMs,
+    path: &str,
+    events: &mut Vec<Event>,
+) {
     let mut path = path;
     while path != CONSUMERS && path.starts_with(CONSUMERS) {
-        let is_bare = tree.children(path).is_some_and(|mut c| c.next().is_none());
+        // A folder, that is: an ephemeral node is somebody's, and never had children.
+        let is_bare = tree
+            .stat(path)
+            .is_some_and(|stat| stat.num_children == 0 && stat.ephemeral_owner == 0);
         if is_bare {
             let deleted = tree.apply(zxid, time, &Op::delete(path), events);
             debug_assert!(deleted.is_ok(), "{path} is there and has no children");

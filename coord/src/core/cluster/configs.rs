@@ -1,13 +1,14 @@
 //! Settings of topics and brokers: read, replaced, changed one by one.
 
 use super::state::Cluster;
-use super::topics::{check_configs, check_name, known};
+use super::topics::{check_configs, check_name, empty, known, put};
 use super::{
     ClusterError, ClusterErrorKind as Kind, ConfigChange, ConfigOp, ConfigQuery, ConfigReplacement,
     ConfigResource, Overrides, znodes,
 };
 use crate::core::image::Image;
 use crate::core::settings::{self, ConfigEntry, ConfigSource, Kind as Type, broker, describe};
+use crate::core::stat::{Acl, Lifetime};
 use crate::core::tree::{Op, Tree};
 use std::collections::BTreeSet;
 
@@ -258,13 +259,22 @@ impl Place {
         }
     }
 
+    /// The settings, and the notice that they changed: brokers and tools that keep
+    /// their own copy wait for the notice.
     fn write(&self, tree: &Tree, configs: &Overrides) -> Vec<Op> {
-        let data = znodes::config_json(configs);
-        vec![if tree.exists(&self.path) {
-            Op::set(self.path.clone(), data)
-        } else {
-            Op::create(self.path.clone(), data)
-        }]
+        let mut ops = vec![put(tree, &self.path, znodes::config_json(configs))];
+        if !tree.exists(znodes::CONFIG_CHANGES) {
+            ops.push(empty(znodes::CONFIG_CHANGES.to_owned()));
+        }
+        let entity = self.path.strip_prefix("/config/").unwrap_or(&self.path);
+        ops.push(Op::Create {
+            path: znodes::CONFIG_CHANGE.to_owned(),
+            data: Some(znodes::config_change_json(entity)),
+            acl: Acl::open(),
+            lifetime: Lifetime::Persistent,
+            sequential: true,
+        });
+        ops
     }
 }
 

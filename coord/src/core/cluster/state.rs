@@ -1,6 +1,7 @@
 //! What the cluster is now, read from its znodes and kept up as they change.
 
-use super::{Overrides, znodes};
+use super::Overrides;
+use super::znodes::{self, TopicNode};
 use crate::core::Zxid;
 use crate::core::image::{Broker, Image, Topic};
 use crate::core::settings::{BrokerConfig, TopicConfig};
@@ -27,6 +28,11 @@ pub struct Cluster {
     unified: BTreeMap<String, BTreeSet<Arc<str>>>,
     /// Replicas of all partitions, for the limit on them.
     replicas: usize,
+    /// Whom `/controller` names, alive or not.
+    controller: Option<i32>,
+    controller_epoch: i32,
+    /// Topics that went since somebody asked.
+    gone: Vec<Arc<str>>,
 }
 
 impl Cluster {
@@ -44,8 +50,12 @@ impl Cluster {
             by_id: Arc::default(),
             unified: BTreeMap::new(),
             replicas: 0,
+            controller: None,
+            controller_epoch: 0,
+            gone: Vec::new(),
         };
         cluster.read_cluster_id(tree);
+        cluster.read_controller(tree);
         cluster.read_settings(tree);
         cluster.read_brokers(tree);
         let names: Vec<String> = tree
@@ -64,6 +74,7 @@ impl Cluster {
     pub fn follow(&mut self, tree: &Tree, events: &[Event]) -> bool {
         let mut topics = BTreeSet::new();
         let (mut brokers, mut settings, mut cluster_id) = (false, false, false);
+        let mut controller = false;
         for event in events {
             let path = event.path.as_str();
             if let Some(rest) =
@@ -76,7 +87,12 @@ impl Cluster {
                 settings = true;
             } else if path == znodes::CLUSTER_ID {
                 cluster_id = true;
+            } else if path == znodes::CONTROLLER || path == znodes::CONTROLLER_EPOCH {
+                controller = true;
             }
+        }
+        if controller {
+            self.read_controller(tree);
         }
         if cluster_id {
             self.read_cluster_id(tree);
@@ -90,7 +106,12 @@ impl Cluster {
         if settings {
             self.read_settings(tree);
         }
-        cluster_id || brokers || settings || !topics.is_empty()
+        cluster_id || controller || brokers || settings || !topics.is_empty()
+    }
+
+    /// The topics that went since the last call: what others keep about them goes too.
+    pub fn take_gone(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.gone)
     }
 
     #[must_use]
@@ -98,7 +119,7 @@ impl Cluster {
         Image {
             zxid,
             cluster_id: self.cluster_id.clone(),
-            controller: self.brokers.keys().next().copied(),
+            controller: self.controller.filter(|id| self.brokers.contains_key(id)),
             brokers: self.brokers.clone(),
             settings: self.settings.clone(),
             topics: self.topics.clone(),
@@ -119,6 +140,23 @@ impl Cluster {
     #[must_use]
     pub fn brokers(&self) -> &BTreeMap<i32, Arc<Broker>> {
         &self.brokers
+    }
+
+    /// Whom `/controller` names.
+    #[must_use]
+    pub fn controller(&self) -> Option<i32> {
+        self.controller
+    }
+
+    /// The term that decisions of now belong to; 0 before the first election.
+    #[must_use]
+    pub fn controller_epoch(&self) -> i32 {
+        self.controller_epoch
+    }
+
+    /// All topics, in the order of their names.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.values()
     }
 
     #[must_use]
@@ -170,6 +208,18 @@ impl Cluster {
         self.cluster_id = id.unwrap_or_default().into();
     }
 
+    fn read_controller(&mut self, tree: &Tree) {
+        self.controller = tree
+            .data(znodes::CONTROLLER)
+            .flatten()
+            .and_then(znodes::read_controller);
+        self.controller_epoch = tree
+            .data(znodes::CONTROLLER_EPOCH)
+            .flatten()
+            .and_then(znodes::read_controller_epoch)
+            .unwrap_or(self.controller_epoch);
+    }
+
     fn read_brokers(&mut self, tree: &Tree) {
         self.brokers = tree
             .children(znodes::BROKERS)
@@ -212,42 +262,50 @@ impl Cluster {
     /// A topic counts once its node can be read and its name is one: a name that a
     /// hand wrote into the tree must never become a folder on disk unchecked.
     fn read_topic(&mut self, tree: &Tree, name: &str) {
-        let read = || -> Option<Topic> {
-            super::topics::check_name(name).ok()?;
-            let (id, replicas) = znodes::read_topic(tree.data(&znodes::topic(name))??)?;
-            if self
-                .by_id
-                .get(&id)
-                .is_some_and(|other| &*other.name != name)
-            {
-                return None;
+        let Some(data) = tree.data(&znodes::topic(name)) else {
+            if let Some(topic) = self.take(name) {
+                self.gone.push(topic.name.clone());
             }
-            let partitions = (0..)
-                .zip(replicas)
-                .map(|(index, replicas)| {
-                    znodes::read_partition(
-                        replicas,
-                        tree.data(&znodes::state(name, index)).flatten(),
-                    )
-                })
-                .collect();
-            let overrides = znodes::read_config(tree.data(&znodes::topic_config(name)).flatten());
-            let config = self.resolve(&overrides);
-            Some(Topic {
-                name: name.into(),
-                id,
-                partitions,
-                overrides,
-                config,
-            })
+            return;
         };
-        match read() {
-            Some(topic) => self.put(Arc::new(topic)),
-            // A topic whose node was overwritten with nonsense stays as it was known:
-            // its data must not be dropped because of a slip.
-            None if tree.exists(&znodes::topic(name)) => {}
-            None => self.take(name),
-        }
+        // A topic whose node was overwritten with nonsense stays as it was known: its
+        // data must not be dropped because of a slip.
+        let Some((id, replicas)) = self
+            .assignment(name, data)
+            .or_else(|| self.known_assignment(name))
+        else {
+            return;
+        };
+        let partitions = (0..)
+            .zip(replicas)
+            .map(|(index, replicas)| {
+                znodes::read_partition(replicas, tree.data(&znodes::state(name, index)).flatten())
+            })
+            .collect();
+        let overrides = znodes::read_config(tree.data(&znodes::topic_config(name)).flatten());
+        let config = self.resolve(&overrides);
+        self.put(Arc::new(Topic {
+            name: name.into(),
+            id,
+            partitions,
+            overrides,
+            config,
+        }));
+    }
+
+    /// A topic's id and each partition's replicas, as its node tells them.
+    fn assignment(&self, name: &str, data: Option<&[u8]>) -> Option<(TopicId, Vec<Vec<i32>>)> {
+        super::topics::check_name(name).ok()?;
+        let node = TopicNode::read(data?)?;
+        let id = node.id?;
+        let other = self.by_id.get(&id).filter(|other| &*other.name != name);
+        other.is_none().then_some((id, node.replicas))
+    }
+
+    fn known_assignment(&self, name: &str) -> Option<(TopicId, Vec<Vec<i32>>)> {
+        let topic = self.topics.get(name)?;
+        let replicas = topic.partitions.iter().map(|p| p.replicas.clone());
+        Some((topic.id, replicas.collect()))
     }
 
     fn put(&mut self, topic: Arc<Topic>) {
@@ -265,9 +323,9 @@ impl Cluster {
         Arc::make_mut(&mut self.topics).insert(topic.name.clone(), topic);
     }
 
-    fn take(&mut self, name: &str) {
+    fn take(&mut self, name: &str) -> Option<Arc<Topic>> {
         if !self.topics.contains_key(name) {
-            return;
+            return None;
         }
         let topic = Arc::make_mut(&mut self.topics)
             .remove(name)
@@ -284,6 +342,7 @@ impl Cluster {
         if names.is_empty() {
             self.unified.remove(&key);
         }
+        Some(topic)
     }
 }
 
@@ -292,6 +351,6 @@ fn unified(name: &str) -> String {
 }
 
 /// What of a path stands below `top`.
-fn within<'a>(path: &'a str, top: &str) -> Option<&'a str> {
+pub(super) fn within<'a>(path: &'a str, top: &str) -> Option<&'a str> {
     path.strip_prefix(top)?.strip_prefix('/')
 }

@@ -8,15 +8,16 @@
 //! A plan changes nothing. Its operations are one multi: a topic is there whole or
 //! not at all.
 
+use super::controller::leaders;
 use super::state::Cluster;
 use super::{
     ClusterError, ClusterErrorKind as Kind, CreatedTopic, NewPartitions, NewTopic, Overrides,
     TopicRef, znodes,
 };
-use crate::core::image::{Partition, Topic};
+use crate::core::image::Topic;
 use crate::core::settings::{self, describe};
 use crate::core::tree::{Op, Tree};
-use klamm_engine::units::{LeaderEpoch, TopicId};
+use klamm_engine::units::TopicId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -76,11 +77,7 @@ pub fn plan_create(
     let name = &topic.name;
     let mut ops = Vec::with_capacity(3 + 2 * replicas.len());
     let config = znodes::topic_config(name);
-    ops.push(if tree.exists(&config) {
-        Op::set(config, znodes::config_json(&overrides))
-    } else {
-        Op::create(config, znodes::config_json(&overrides))
-    });
+    ops.push(put(tree, &config, znodes::config_json(&overrides)));
     ops.push(Op::create(
         znodes::topic(name),
         znodes::topic_json(id, &replicas),
@@ -126,7 +123,7 @@ pub fn plan_grow(
         .max(1);
     check_limit(cluster, (wanted - now) as u64 * factor as u64)?;
     let added = match &request.assignments {
-        None => place(cluster, topic.id, now..wanted, factor)?,
+        None => place(cluster, next_to(cluster, topic), now..wanted, factor)?,
         Some(lists) if lists.len() == wanted - now => {
             for list in lists {
                 check_replicas(cluster, list)?;
@@ -153,10 +150,8 @@ pub fn plan_grow(
         .map(|p| p.replicas.clone())
         .collect();
     all.extend(added.iter().cloned());
-    let mut ops = vec![Op::set(
-        znodes::topic(name),
-        znodes::topic_json(topic.id, &all),
-    )];
+    let json = znodes::topic_json(topic.id, &all);
+    let mut ops = vec![put(tree, &znodes::topic(name), json)];
     if !tree.exists(&znodes::partitions(name)) {
         ops.push(empty(znodes::partitions(name)));
     }
@@ -239,21 +234,41 @@ fn choose(cluster: &Cluster, topic: &NewTopic, id: TopicId) -> Result<Vec<Vec<i3
         usize::from(factor.unsigned_abs()),
     );
     check_factor(cluster, factor)?;
+    if factor > 1 {
+        return Err(Kind::InvalidReplicationFactor.because(unreplicated(factor)));
+    }
     check_limit(cluster, partitions as u64 * factor as u64)?;
-    place(cluster, id, 0..partitions, factor)
+    // Differs from topic to topic, so that many topics of one partition do not all lead
+    // on one broker.
+    place(cluster, usize::from(id.0[15]), 0..partitions, factor)
 }
 
-/// Spreads partitions over the brokers, round robin from a start that differs from
-/// topic to topic, so that many topics of one partition do not all lead on one broker.
+fn unreplicated(factor: usize) -> String {
+    format!(
+        "Klamm keeps one replica of each partition and cannot keep {factor} yet; ask for a replication factor of 1, or of -1 where default.replication.factor is 1"
+    )
+}
+
+/// Where a topic that grows goes on: as if all its partitions had been placed at once,
+/// from the broker of the first, or from the next one if that is gone.
+fn next_to(cluster: &Cluster, topic: &Topic) -> usize {
+    let first = topic.partitions.first().and_then(|p| p.replicas.first());
+    cluster
+        .brokers()
+        .keys()
+        .position(|id| Some(id) >= first)
+        .unwrap_or(0)
+}
+
+/// Spreads partitions over the live brokers, round robin.
 fn place(
     cluster: &Cluster,
-    id: TopicId,
+    start: usize,
     partitions: std::ops::Range<usize>,
     factor: usize,
 ) -> Result<Vec<Vec<i32>>, ClusterError> {
     check_factor(cluster, factor)?;
     let brokers: Vec<i32> = cluster.brokers().keys().copied().collect();
-    let start = usize::from(id.0[15]);
     Ok(partitions
         .map(|index| {
             (0..factor)
@@ -291,12 +306,8 @@ fn manual(cluster: &Cluster, topic: &NewTopic) -> Result<Vec<Vec<i32>>, ClusterE
             return wrong(format!("partition {want} is missing from the assignment"));
         }
         check_replicas(cluster, replicas)?;
-        if replicas.len() != sorted[0].1.len() {
-            return wrong(format!(
-                "partition {index} has {} replicas, partition 0 has {}",
-                replicas.len(),
-                sorted[0].1.len()
-            ));
+        if replicas.len() > 1 {
+            return wrong(unreplicated(replicas.len()));
         }
     }
     Ok(sorted
@@ -351,22 +362,25 @@ fn check_factor(cluster: &Cluster, factor: usize) -> Result<(), ClusterError> {
 // -- operations
 
 fn push_partition(cluster: &Cluster, ops: &mut Vec<Op>, topic: &str, index: i32, replicas: &[i32]) {
-    let alive: Vec<i32> = replicas
-        .iter()
-        .copied()
-        .filter(|id| cluster.brokers().contains_key(id))
-        .collect();
-    let partition = Partition {
-        leader: alive.first().copied(),
-        leader_epoch: LeaderEpoch(0),
-        replicas: replicas.to_vec(),
-        isr: alive,
-    };
+    let partition = leaders::fresh(cluster, replicas);
     ops.push(empty(znodes::partition(topic, index)));
     ops.push(Op::create(
         znodes::state(topic, index),
-        znodes::state_json(&partition),
+        znodes::state_json(&partition, cluster.controller_epoch()),
     ));
+}
+
+/// Makes a node hold this, if by then nobody has made or changed it: a plan may have to
+/// travel to the tree.
+pub(in crate::core) fn put(tree: &Tree, path: &str, data: Vec<u8>) -> Op {
+    match tree.stat(path) {
+        Some(stat) => Op::Set {
+            path: path.to_owned(),
+            data: Some(data),
+            version: stat.version,
+        },
+        None => Op::create(path, data),
+    }
 }
 
 /// A node that only carries others; ZooKeeper's null, as Kafka writes it.
@@ -390,7 +404,7 @@ pub(in crate::core) fn empty(path: String) -> Op {
 }
 
 /// Operations that delete a node and all below it, the deepest first.
-fn delete_all(tree: &Tree, path: &str) -> Vec<Op> {
+pub(super) fn delete_all(tree: &Tree, path: &str) -> Vec<Op> {
     if !tree.exists(path) {
         return Vec::new();
     }

@@ -6,6 +6,8 @@
 //!   /brokers/topics/T                       id, and each partition's replicas
 //!   /brokers/topics/T/partitions/P/state    leader, leader epoch, in-sync replicas
 //!   /config/topics/T   /config/brokers/N    settings; N is <default> for all brokers
+//!   /config/changes/config_change_%010d     which settings changed, for a while
+//!   /controller   /controller_epoch         who sees to all this, and its term
 //!   /cluster/id   /latest_producer_id_block
 //! ```
 //!
@@ -16,7 +18,7 @@ use super::{Overrides, ids};
 use crate::core::image::{Broker, Endpoint, Partition};
 use klamm_engine::units::{LeaderEpoch, TimestampMs, TopicId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const BROKERS: &str = "/brokers/ids";
 pub const TOPICS: &str = "/brokers/topics";
@@ -25,11 +27,20 @@ pub const BROKER_CONFIGS: &str = "/config/brokers";
 pub const CLUSTER_ID: &str = "/cluster/id";
 pub const PRODUCER_IDS: &str = "/latest_producer_id_block";
 pub const CONSUMERS: &str = "/consumers";
+pub const CONTROLLER: &str = "/controller";
+pub const CONTROLLER_EPOCH: &str = "/controller_epoch";
+pub const CONFIG_CHANGES: &str = "/config/changes";
+pub const DELETIONS: &str = "/admin/delete_topics";
+pub const REASSIGNMENT: &str = "/admin/reassign_partitions";
+pub const PREFERRED_ELECTION: &str = "/admin/preferred_replica_election";
+pub const ISR_CHANGES: &str = "/isr_change_notification";
+pub const LOG_DIR_EVENTS: &str = "/log_dir_event_notification";
 
-/// What is there before the first topic, as Kafka's first start leaves it.
-pub const PERSISTENT: [&str; 16] = [
+/// What is there before the first topic, as Kafka's first start leaves it
+/// (`ZkData.PersistentZkPaths`), each with null as its data.
+pub const PERSISTENT: [&str; 18] = [
     "/admin",
-    "/admin/delete_topics",
+    DELETIONS,
     "/brokers",
     BROKERS,
     "/brokers/seqid",
@@ -37,13 +48,15 @@ pub const PERSISTENT: [&str; 16] = [
     "/cluster",
     "/config",
     BROKER_CONFIGS,
-    "/config/changes",
+    CONFIG_CHANGES,
     "/config/clients",
     "/config/ips",
     TOPIC_CONFIGS,
     "/config/users",
     CONSUMERS,
-    "/isr_change_notification",
+    ISR_CHANGES,
+    PRODUCER_IDS,
+    LOG_DIR_EVENTS,
 ];
 
 pub fn broker(id: i32) -> String {
@@ -92,29 +105,66 @@ struct TopicJson {
     removing_replicas: BTreeMap<i32, Vec<i32>>,
 }
 
-/// `replicas` by partition index.
-pub fn topic_json(id: TopicId, replicas: &[Vec<i32>]) -> Vec<u8> {
-    json(&TopicJson {
-        version: 3,
-        topic_id: Some(id.to_string()),
-        partitions: (0..).zip(replicas.iter().cloned()).collect(),
-        adding_replicas: BTreeMap::new(),
-        removing_replicas: BTreeMap::new(),
-    })
+/// A topic's node, of version 1, 2 or 3.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicNode {
+    /// None before the controller has given it one: tools and Kafka before 2.8 wrote
+    /// none.
+    pub id: Option<TopicId>,
+    /// By partition index; none is empty.
+    pub replicas: Vec<Vec<i32>>,
+    /// Of a reassignment under way. Kept as they were found.
+    pub adding: BTreeMap<i32, Vec<i32>>,
+    pub removing: BTreeMap<i32, Vec<i32>>,
 }
 
-/// The id and each partition's replicas. None too where the topic has no id (Kafka
-/// before 2.8 wrote none) or its partitions are not 0 to n-1.
-pub fn read_topic(data: &[u8]) -> Option<(TopicId, Vec<Vec<i32>>)> {
-    let topic: TopicJson = serde_json::from_slice(data).ok()?;
-    let id: TopicId = topic.topic_id?.parse().ok()?;
-    let whole = topic
-        .partitions
-        .keys()
-        .copied()
-        .eq((0..).take(topic.partitions.len()));
-    (id != TopicId::ZERO && whole && !topic.partitions.is_empty())
-        .then(|| (id, topic.partitions.into_values().collect()))
+impl TopicNode {
+    /// None where it cannot be a topic: its partitions are not 0 to n-1, one has no
+    /// replicas or one twice, or what stands for its id is none.
+    pub fn read(data: &[u8]) -> Option<TopicNode> {
+        let topic: TopicJson = serde_json::from_slice(data).ok()?;
+        let id = match topic.topic_id {
+            Some(text) => Some(text.parse::<TopicId>().ok()?).filter(|id| *id != TopicId::ZERO),
+            None => None,
+        };
+        let whole = topic
+            .partitions
+            .keys()
+            .copied()
+            .eq((0..).take(topic.partitions.len()));
+        let assigned = topic.partitions.values().all(|replicas| {
+            let distinct: BTreeSet<i32> = replicas.iter().copied().collect();
+            !replicas.is_empty()
+                && distinct.len() == replicas.len()
+                && distinct.first().is_some_and(|id| *id >= 0)
+        });
+        (whole && assigned && !topic.partitions.is_empty()).then(|| TopicNode {
+            id,
+            replicas: topic.partitions.into_values().collect(),
+            adding: topic.adding_replicas,
+            removing: topic.removing_replicas,
+        })
+    }
+
+    pub fn json(&self) -> Vec<u8> {
+        json(&TopicJson {
+            version: 3,
+            topic_id: self.id.map(|id| id.to_string()),
+            partitions: (0..).zip(self.replicas.iter().cloned()).collect(),
+            adding_replicas: self.adding.clone(),
+            removing_replicas: self.removing.clone(),
+        })
+    }
+}
+
+/// `replicas` by partition index.
+pub fn topic_json(id: TopicId, replicas: &[Vec<i32>]) -> Vec<u8> {
+    TopicNode {
+        id: Some(id),
+        replicas: replicas.to_vec(),
+        ..TopicNode::default()
+    }
+    .json()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -126,9 +176,9 @@ struct StateJson {
     isr: Vec<i32>,
 }
 
-pub fn state_json(partition: &Partition) -> Vec<u8> {
+pub fn state_json(partition: &Partition, controller_epoch: i32) -> Vec<u8> {
     json(&StateJson {
-        controller_epoch: 1,
+        controller_epoch,
         leader: partition.leader.unwrap_or(-1),
         version: 1,
         leader_epoch: partition.leader_epoch.0,
@@ -136,12 +186,13 @@ pub fn state_json(partition: &Partition) -> Vec<u8> {
     })
 }
 
-/// A partition from its replicas and its state node; without one it has no leader.
+/// A partition from its replicas and its state node. Without one that can be read it
+/// has no leader and nobody in sync.
 pub fn read_partition(replicas: Vec<i32>, state: Option<&[u8]>) -> Partition {
     match state.and_then(|data| serde_json::from_slice::<StateJson>(data).ok()) {
         Some(state) => Partition {
             leader: (state.leader >= 0).then_some(state.leader),
-            leader_epoch: LeaderEpoch(state.leader_epoch),
+            leader_epoch: LeaderEpoch(state.leader_epoch.max(0)),
             replicas,
             isr: state.isr,
         },
@@ -152,6 +203,11 @@ pub fn read_partition(replicas: Vec<i32>, state: Option<&[u8]>) -> Partition {
             isr: Vec::new(),
         },
     }
+}
+
+/// Whether a state node holds a state.
+pub fn is_state(data: &[u8]) -> bool {
+    serde_json::from_slice::<StateJson>(data).is_ok()
 }
 
 // -- configs
@@ -174,6 +230,104 @@ pub fn read_config(data: Option<&[u8]>) -> Overrides {
     data.and_then(|data| serde_json::from_slice::<ConfigJson>(data).ok())
         .map(|c| c.config)
         .unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct ConfigChangeJson<'a> {
+    version: i32,
+    entity_path: &'a str,
+}
+
+/// Where a notice of changed settings is made, its number behind it.
+pub const CONFIG_CHANGE: &str = "/config/changes/config_change_";
+
+/// `entity` is the path of the settings below `/config`: `topics/orders`.
+pub fn config_change_json(entity: &str) -> Vec<u8> {
+    json(&ConfigChangeJson {
+        version: 2,
+        entity_path: entity,
+    })
+}
+
+// -- the controller
+
+#[derive(Serialize, Deserialize)]
+struct ControllerJson {
+    version: i32,
+    brokerid: i32,
+    timestamp: String,
+    #[serde(rename = "kraftControllerEpoch", default = "no_epoch")]
+    kraft_controller_epoch: i32,
+}
+
+fn no_epoch() -> i32 {
+    -1
+}
+
+pub fn controller_json(broker: i32, time: TimestampMs) -> Vec<u8> {
+    json(&ControllerJson {
+        version: 2,
+        brokerid: broker,
+        timestamp: time.0.to_string(),
+        kraft_controller_epoch: -1,
+    })
+}
+
+/// The broker that is the controller.
+pub fn read_controller(data: &[u8]) -> Option<i32> {
+    serde_json::from_slice::<ControllerJson>(data)
+        .ok()
+        .map(|c| c.brokerid)
+}
+
+/// `/controller_epoch` is a plain number.
+pub fn read_controller_epoch(data: &[u8]) -> Option<i32> {
+    std::str::from_utf8(data).ok()?.trim().parse().ok()
+}
+
+#[derive(Deserialize)]
+struct PartitionsJson {
+    partitions: Vec<PartitionJson>,
+}
+
+#[derive(Deserialize)]
+struct PartitionJson {
+    topic: String,
+    partition: i32,
+    #[serde(default)]
+    replicas: Vec<i32>,
+}
+
+/// What `/admin/preferred_replica_election` and `/admin/reassign_partitions` name:
+/// topic, partition and, in the latter, the replicas that it is to have.
+pub fn read_partitions(data: &[u8]) -> Option<Vec<(String, i32, Vec<i32>)>> {
+    let named: PartitionsJson = serde_json::from_slice(data).ok()?;
+    let partitions = named.partitions.into_iter();
+    Some(
+        partitions
+            .map(|p| (p.topic, p.partition, p.replicas))
+            .collect(),
+    )
+}
+
+// -- consumers
+
+#[derive(Serialize)]
+struct ConsumerJson<'a> {
+    version: i32,
+    subscription: BTreeMap<&'a str, i32>,
+    pattern: &'static str,
+    timestamp: String,
+}
+
+/// A consumer with one thread for each topic that it subscribed to.
+pub fn consumer_json<'a>(topics: impl Iterator<Item = &'a str>, time: TimestampMs) -> Vec<u8> {
+    json(&ConsumerJson {
+        version: 1,
+        subscription: topics.map(|topic| (topic, 1)).collect(),
+        pattern: "static",
+        timestamp: time.0.to_string(),
+    })
 }
 
 // -- brokers
@@ -336,102 +490,4 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(bytes: Vec<u8>) -> String {
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn the_json_is_kafkas() {
-        assert_eq!(
-            text(topic_json(
-                TopicId(1u128.to_be_bytes()),
-                &[vec![1, 2], vec![2, 1]]
-            )),
-            r#"{"version":3,"topic_id":"AAAAAAAAAAAAAAAAAAAAAQ","partitions":{"0":[1,2],"1":[2,1]},"adding_replicas":{},"removing_replicas":{}}"#
-        );
-        let partition = Partition {
-            leader: Some(1),
-            leader_epoch: LeaderEpoch(0),
-            replicas: vec![1, 2],
-            isr: vec![1, 2],
-        };
-        let state = state_json(&partition);
-        assert_eq!(
-            text(state.clone()),
-            r#"{"controller_epoch":1,"leader":1,"version":1,"leader_epoch":0,"isr":[1,2]}"#
-        );
-        assert_eq!(read_partition(vec![1, 2], Some(&state)), partition);
-        let config = Overrides::from([("retention.ms".to_owned(), "1000".to_owned())]);
-        assert_eq!(
-            text(config_json(&config)),
-            r#"{"version":1,"config":{"retention.ms":"1000"}}"#
-        );
-        assert_eq!(read_config(Some(&config_json(&config))), config);
-        assert_eq!(text(cluster_id_json("x")), r#"{"version":"1","id":"x"}"#);
-        assert_eq!(
-            text(producer_block_json(1, 0)),
-            r#"{"version":1,"broker":1,"block_start":"0","block_end":"999"}"#
-        );
-        assert_eq!(
-            read_producer_block(&producer_block_json(1, 2000)),
-            Some(2999)
-        );
-    }
-
-    #[test]
-    fn a_broker_comes_back_whole_and_old_ones_are_read() {
-        let endpoint = |listener: &str, protocol: &str, host: &str, port| Endpoint {
-            listener: listener.to_owned(),
-            protocol: protocol.to_owned(),
-            host: host.to_owned(),
-            port,
-        };
-        let endpoints = vec![
-            endpoint("PLAINTEXT", "PLAINTEXT", "::1", 9092),
-            endpoint("OUT", "SSL", "h", 9093),
-        ];
-        let broker = Broker {
-            id: 3,
-            rack: Some("r1".to_owned()),
-            endpoints,
-            hosts_coordinator: true,
-        };
-        let data = broker_json(&broker, TimestampMs(5));
-        assert!(
-            text(data.clone()).contains(r#""endpoints":["PLAINTEXT://[::1]:9092","OUT://h:9093"]"#)
-        );
-        assert_eq!(read_broker(3, &data), Some(broker));
-
-        let old = br#"{"jmx_port":-1,"timestamp":"1","host":"h","version":1,"port":9092}"#;
-        assert_eq!(
-            read_broker(1, old).unwrap().endpoints,
-            [endpoint("PLAINTEXT", "PLAINTEXT", "h", 9092)]
-        );
-    }
-
-    #[test]
-    fn what_a_hand_wrote_wrong_is_not_taken() {
-        for bad in [
-            "",
-            "null",
-            "{}",
-            r#"{"version":1,"partitions":{"0":[1]}}"#,
-            r#"{"version":3,"topic_id":"x","partitions":{"0":[1]}}"#,
-            r#"{"version":3,"topic_id":"AAAAAAAAAAAAAAAAAAAAAA","partitions":{"0":[1]}}"#,
-            r#"{"version":3,"topic_id":"AAAAAAAAAAAAAAAAAAAAAQ","partitions":{"1":[1]}}"#,
-            r#"{"version":3,"topic_id":"AAAAAAAAAAAAAAAAAAAAAQ","partitions":{"-1":[1],"0":[1]}}"#,
-            r#"{"version":3,"topic_id":"AAAAAAAAAAAAAAAAAAAAAQ","partitions":{}}"#,
-        ] {
-            assert_eq!(read_topic(bad.as_bytes()), None, "{bad}");
-        }
-        assert_eq!(read_partition(vec![1], Some(b"x")).leader, None);
-        assert_eq!(read_config(Some(b"[]")), Overrides::new());
-        assert_eq!(
-            read_producer_block(br#"{"version":1,"broker":1,"block_start":"0","block_end":"x"}"#),
-            None
-        );
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use crate::core::stat::Lifetime;
 use crate::core::zookeeper::ZooKeeperConfig;
 use klamm_engine::units::{LeaderEpoch, Offset};
 
+mod kafka_tree;
 mod replay;
 
 fn at(ms: i64) -> Now {
@@ -92,20 +93,7 @@ impl Room {
     }
 
     fn register(&mut self, id: i32) -> Result<(), ClusterError> {
-        let endpoint = Endpoint {
-            listener: "PLAINTEXT".to_owned(),
-            protocol: "PLAINTEXT".to_owned(),
-            host: "h".to_owned(),
-            port: 9092,
-        };
-        match self.ask(Request::RegisterBroker {
-            broker: Broker {
-                id,
-                rack: None,
-                endpoints: vec![endpoint],
-                hosts_coordinator: false,
-            },
-        }) {
+        match self.ask(Request::RegisterBroker { broker: broker(id) }) {
             Response::RegisterBroker(result) => result,
             other => panic!("{other:?}"),
         }
@@ -194,6 +182,21 @@ impl Room {
             .tree()
             .data(path)?
             .map(|data| std::str::from_utf8(data).unwrap())
+    }
+}
+
+fn broker(id: i32) -> Broker {
+    let endpoint = Endpoint {
+        listener: "PLAINTEXT".to_owned(),
+        protocol: "PLAINTEXT".to_owned(),
+        host: "h".to_owned(),
+        port: 9092,
+    };
+    Broker {
+        id,
+        rack: None,
+        endpoints: vec![endpoint],
+        hosts_coordinator: false,
     }
 }
 
@@ -738,23 +741,19 @@ fn what_a_zookeeper_client_writes_is_served_and_its_nonsense_is_not() {
     let mut room = Room::new(&[]);
     room.create(topic("a", 1)).unwrap();
     let json = znodes::topic_json(TopicId(77u128.to_be_bytes()), &[vec![1], vec![1]]);
+    let before = room.core.zxid();
     let (zxid, result) = room.tree_ops(vec![Op::create(
         "/brokers/topics/made-by-hand",
         json.clone(),
     )]);
-    assert_eq!(zxid, room.core.zxid());
+    assert_eq!(zxid, before.next());
     result.unwrap();
-    assert_eq!(
-        room.core
-            .image()
-            .topic("made-by-hand")
-            .unwrap()
-            .partitions
-            .len(),
-        2
-    );
+    let image = room.core.image();
+    let partitions = &image.topic("made-by-hand").unwrap().partitions;
+    assert_eq!(partitions.len(), 2);
+    assert!(partitions.iter().all(|p| p.leader == Some(1)));
 
-    // A name that would leave the data folder, an id that is taken, a spoilt node.
+    // A name that would leave the data folder, a spoilt node; an id that is taken.
     let other = znodes::topic_json(TopicId(78u128.to_be_bytes()), &[vec![1]]);
     room.tree_ops(vec![Op::create("/brokers/topics/a b", other)])
         .1
@@ -771,7 +770,10 @@ fn what_a_zookeeper_client_writes_is_served_and_its_nonsense_is_not() {
         .topics()
         .map(|t| t.name.to_string())
         .collect();
-    assert_eq!(names, ["a", "made-by-hand"]);
+    assert_eq!(names, ["a", "made-by-hand", "second"]);
+    let id = |name| room.core.image().topic(name).unwrap().id;
+    let ids = ["made-by-hand", "second"].map(id);
+    assert_ne!(ids[0], ids[1]);
 
     // The cluster's own nodes gone: an error, not a panic.
     let ops = ["/config/topics/a", "/config/topics"].map(Op::delete);
@@ -779,6 +781,7 @@ fn what_a_zookeeper_client_writes_is_served_and_its_nonsense_is_not() {
     let error = room.create(topic("b", 1)).unwrap_err();
     assert_eq!(error.kind, Kind::UnknownServerError);
     let mut again = room.restarted(&[], 3);
+    again.register(1).unwrap();
     again.create(topic("b", 1)).unwrap();
 }
 

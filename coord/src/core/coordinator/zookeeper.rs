@@ -176,10 +176,10 @@ impl Core {
     pub fn close_session(&mut self, session: SessionId, now: Now) -> Zxid {
         let held = self.sessions.close(session);
         let zxid = self.zxid.next();
-        self.tree
-            .end_session(zxid, now.wall, session.0, &mut self.events);
+        self.session_closed(session, zxid, now.wall);
         self.persist(now.wall, Change::SessionClosed(session));
         self.follow();
+        self.govern(now);
         if let Some(connection) = held.and_then(|held| held.connection) {
             self.watches.disconnect(connection);
         }
@@ -242,11 +242,10 @@ impl Core {
         } else if has_acl {
             self.acl_zxid = self.zxid;
         }
+        let zxid = self.zxid;
+        self.govern(now);
         self.arm_reaping(now);
-        Gated {
-            zxid: self.zxid,
-            value,
-        }
+        Gated { zxid, value }
     }
 
     /// As the reaper does it: whatever the ACL, but no ephemeral node and none with
@@ -262,10 +261,9 @@ impl Core {
         if value.is_err() {
             self.refuse_write(now);
         }
-        Gated {
-            zxid: self.zxid,
-            value,
-        }
+        let zxid = self.zxid;
+        self.govern(now);
+        Gated { zxid, value }
     }
 
     /// A failed write has a zxid too; what was asked need not be kept.
@@ -495,7 +493,9 @@ impl Core {
             internal,
         };
         self.sessions.open(record.clone(), now.mono);
+        self.session_opened(&record, self.zxid.next(), now.wall);
         self.persist(now.wall, Change::SessionOpened(record));
+        self.follow();
         id
     }
 
@@ -516,6 +516,7 @@ impl Core {
     /// The broker stops: what was registered in its own session goes.
     pub fn end_own_session(&mut self, now: Now) {
         if let Some(own) = self.own_session.take() {
+            self.own_broker = None;
             self.close_session(own, now);
         }
     }

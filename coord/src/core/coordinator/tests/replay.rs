@@ -47,7 +47,7 @@ fn any_request() -> impl Strategy<Value = Request> {
             validate_only: false,
         }
     });
-    let broker = prop::sample::select(vec!["1", "2"]).prop_map(|v| {
+    let dynamic = prop::sample::select(vec!["1", "2"]).prop_map(|v| {
         let op = ConfigOp {
             name: "log.roll.ms".to_owned(),
             op: 0,
@@ -84,7 +84,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         delete,
         grow,
         alter,
-        broker,
+        dynamic,
         commit.boxed(),
         forget,
         drop,
@@ -129,6 +129,7 @@ proptest! {
         prop_assert!(restored.snapshot() == state, "snapshot and replay");
 
         restored.start(at(room.now)).unwrap();
+        restored.step(Token(1), Request::RegisterBroker { broker: broker(1) }, at(room.now));
         let (kept, anew) = (room.core.image(), restored.image());
         prop_assert_eq!(kept.topics().collect::<Vec<_>>(), anew.topics().collect::<Vec<_>>());
         prop_assert_eq!(&kept.brokers, &anew.brokers);
