@@ -60,7 +60,7 @@ const CONSUMERS: &str = "/consumers";
 
 /// How many operations one multi takes: with paths of 100 bytes about 100 KiB, a tenth of
 /// what a server takes by default (`jute.maxbuffer`).
-const MULTI_OPS: usize = 1_000;
+pub(crate) const MULTI_OPS: usize = 1_000;
 
 /// A session with an ensemble. Requests are sent, and answered, in the order of the
 /// calls; a call that is made has its place even where its future is not polled yet.
@@ -300,7 +300,14 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             if output.is_empty() {
                 break;
             }
+            let upto = output.effects.last().map(|effect| effect.zxid);
             let failed = self.carry_out(output.effects).await;
+            if let Some(upto) = upto {
+                let done = failed.is_none();
+                let now = now(&self.io);
+                self.core.borrow_mut().carried_out(upto, done, now);
+                self.collect();
+            }
             for (_, token, _) in &output.send {
                 self.asked.borrow_mut().remove(token);
             }
@@ -472,7 +479,11 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
     async fn run_reads(self: Rc<Self>) {
         while self.stopped.borrow().is_none() {
             let next = self.dirty.borrow_mut().pop_front();
-            let Some(dirty) = next else { break };
+            let Some(dirty) = next else {
+                self.core.borrow_mut().reflected(now(&self.io));
+                self.collect();
+                break;
+            };
             let read = if dirty.whole {
                 self.read_whole(&dirty.path).await
             } else {
@@ -605,6 +616,9 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             Ok(version) => {
                 let claim = Claim::Held { version: *version };
                 self.groups.borrow_mut().insert(group.to_owned(), claim);
+                let now = now(&self.io);
+                self.core.borrow_mut().clear_members(group, now);
+                self.collect();
             }
             Err(_) => self.let_go(group),
         }
