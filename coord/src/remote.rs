@@ -60,7 +60,7 @@ const CONSUMERS: &str = "/consumers";
 
 /// How many operations one multi takes: with paths of 100 bytes about 100 KiB, a tenth of
 /// what a server takes by default (`jute.maxbuffer`).
-const MULTI_OPS: usize = 1_000;
+pub(crate) const MULTI_OPS: usize = 1_000;
 
 /// A session with an ensemble. Requests are sent, and answered, in the order of the
 /// calls; a call that is made has its place even where its future is not polled yet.
@@ -310,7 +310,14 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             if output.is_empty() {
                 break;
             }
+            let upto = output.effects.last().map(|effect| effect.zxid);
             let failed = self.carry_out(output.effects).await;
+            if let Some(upto) = upto {
+                let done = failed.is_none();
+                let now = now(&self.io);
+                self.core.borrow_mut().carried_out(upto, done, now);
+                self.collect();
+            }
             for (_, token, _) in &output.send {
                 self.asked.borrow_mut().remove(token);
             }
@@ -485,6 +492,8 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         while self.stopped.borrow().is_none() {
             let dirty: Vec<Dirty> = self.dirty.borrow_mut().drain(..).collect();
             if dirty.is_empty() {
+                self.core.borrow_mut().reflected(now(&self.io));
+                self.collect();
                 break;
             }
             let (whole, single): (Vec<Dirty>, Vec<Dirty>) =
@@ -492,13 +501,7 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             let mut single: Vec<String> = single.into_iter().map(|d| d.path).collect();
             let mut known = HashSet::new();
             single.retain(|path| known.insert(path.clone()));
-            let mut read = self.read(&single).await;
-            for dirty in whole {
-                if let (Ok(read), Ok(more)) = (&mut read, self.read_whole(&dirty.path).await) {
-                    read.extend(more);
-                }
-            }
-            match read {
+            match self.read_again(&single, &whole).await {
                 Ok(read) => self.take_over(read),
                 Err(lost) => {
                     // It is all read again after the reconnection.
@@ -511,6 +514,18 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         }
         self.reading.set(false);
         self.changed.wake();
+    }
+
+    async fn read_again(
+        self: &Rc<Self>,
+        single: &[String],
+        whole: &[Dirty],
+    ) -> Result<Vec<Read>, Lost> {
+        let mut read = self.read(single).await?;
+        for dirty in whole {
+            read.extend(self.read_whole(&dirty.path).await?);
+        }
+        Ok(read)
     }
 
     async fn read_all(self: &Rc<Self>) -> Result<(), Lost> {
@@ -668,6 +683,9 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             Ok(version) => {
                 let claim = Claim::Held { version: *version };
                 self.groups.borrow_mut().insert(group.to_owned(), claim);
+                let now = now(&self.io);
+                self.core.borrow_mut().clear_members(group, now);
+                self.collect();
             }
             Err(_) => self.let_go(group),
         }

@@ -181,6 +181,9 @@ pub struct Core {
     own_broker: Option<i32>,
     /// What the controller has not looked at yet; empty where that is another broker.
     agenda: Agenda,
+    /// Where the tree is a mirror: the change that made this broker the controller, until
+    /// it is known that the original took it.
+    elected_at: Option<Zxid>,
     member_nodes: MemberNodes,
     /// The broker's own session, as the changelog tells: the members' nodes are its.
     member_owner: Option<SessionId>,
@@ -241,6 +244,7 @@ impl Core {
             own_session: None,
             own_broker: None,
             agenda: Agenda::default(),
+            elected_at: None,
             member_nodes: MemberNodes::default(),
             member_owner: None,
             acl_zxid: Zxid::ZERO,

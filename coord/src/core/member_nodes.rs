@@ -88,6 +88,11 @@ impl MemberNodes {
         }
     }
 
+    /// The group is looked after by another broker, and its nodes are that one's.
+    pub fn forget(&mut self, group: &str) {
+        self.shown.remove(group);
+    }
+
     /// Makes all nodes again: the session that had them has ended, and `change.owner`
     /// is the one that has taken its place.
     pub fn show_again(&self, change: &mut Change<'_>) {
@@ -95,6 +100,20 @@ impl MemberNodes {
             show_group(group, None, Some(state), change);
         }
     }
+}
+
+/// The nodes that tell of a group's members, whosoever they are.
+pub fn paths(tree: &Tree, group: &str) -> Vec<String> {
+    let group = format!("{CONSUMERS}/{}", path::component(group));
+    let below = |folder: String| {
+        let names = tree.children(&folder).into_iter().flatten();
+        names.map(move |name| format!("{folder}/{name}"))
+    };
+    let owners = below(format!("{group}/owners")).flat_map(below);
+    below(format!("{group}/ids"))
+        .chain(owners)
+        .filter(|path| tree.stat(path).is_some_and(|s| s.ephemeral_owner != 0))
+        .collect()
 }
 
 fn show_group(

@@ -100,10 +100,11 @@ pub(super) fn prune(
 ) {
     let mut path = path;
     while path != CONSUMERS && path.starts_with(CONSUMERS) {
-        // A folder, that is: an ephemeral node is somebody's, and never had children.
-        let is_bare = tree
-            .stat(path)
-            .is_some_and(|stat| stat.num_children == 0 && stat.ephemeral_owner == 0);
+        // Of folders only: an ephemeral node or one that holds something is there for
+        // another reason.
+        let is_bare = tree.stat(path).is_some_and(|stat| {
+            stat.num_children == 0 && stat.ephemeral_owner == 0 && stat.data_length == 0
+        });
         if is_bare {
             let deleted = tree.apply(zxid, time, &Op::delete(path), events);
             debug_assert!(deleted.is_ok(), "{path} is there and has no children");

@@ -4,8 +4,10 @@
 use super::*;
 use crate::core::Zxid;
 use crate::core::cluster::NewTopic;
+use crate::core::group::subscription::{assignment, subscription};
 use crate::core::groups::{
-    OffsetCommit, OffsetCommitPartition, OffsetCommitTopic, OffsetFetch, OffsetFetchGroup,
+    JoinGroup, OffsetCommit, OffsetCommitPartition, OffsetCommitTopic, OffsetFetch,
+    OffsetFetchGroup, Protocol, SyncGroup,
 };
 use crate::core::image::Endpoint;
 use crate::core::settings::BrokerConfig;
@@ -57,9 +59,14 @@ impl Ensembles {
         self.told.wake();
     }
 
-    fn expire(&self, fake: ConnectionId, session: SessionId) {
+    /// Its client is dead, and after a while so is the session.
+    fn end(&self, session: SessionId) {
         self.core.borrow_mut().close_session(session, now(&self.io));
         self.deliver();
+    }
+
+    fn expire(&self, fake: ConnectionId, session: SessionId) {
+        self.end(session);
         let mut notices = self.notices.borrow_mut();
         notices
             .entry(fake)
@@ -223,7 +230,13 @@ impl Host for Shards {
 type Opened = Rc<Remote<SimIo, Shards, Rc<Fake>>>;
 
 fn config(broker: i32) -> CoreConfig {
-    let given = [("broker.id".to_owned(), broker.to_string())];
+    let given = [
+        ("broker.id".to_owned(), broker.to_string()),
+        (
+            "group.initial.rebalance.delay.ms".to_owned(),
+            "0".to_owned(),
+        ),
+    ];
     CoreConfig {
         broker: BrokerConfig::new(given).unwrap(),
         cluster_id: None,
@@ -234,7 +247,11 @@ fn config(broker: i32) -> CoreConfig {
 }
 
 async fn open(server: &Rc<Ensembles>, id: i32) -> (Opened, Rc<Fake>) {
-    let fake = Rc::new(server.join(id as u64));
+    open_at(server, id, id as u64).await
+}
+
+async fn open_at(server: &Rc<Ensembles>, id: i32, connection: u64) -> (Opened, Rc<Fake>) {
+    let fake = Rc::new(server.join(connection));
     let remote = Remote::open(
         server.io.clone(),
         fake.clone(),
@@ -338,13 +355,13 @@ fn a_topic_made_at_one_broker_is_known_to_the_others() {
         until(&io, || one.image().brokers.len() == 2).await;
         let answer = create(&one, "orders", 4).await.unwrap();
         assert!(matches!(answer, Response::CreateTopics(topics) if topics[0].1.is_ok()));
-        until(&io, || two.image().topic("orders").is_some()).await;
+        // Node by node.
+        until(&io, || {
+            two.image().topic("orders") == one.image().topic("orders")
+        })
+        .await;
         let (image, other) = (one.image(), two.image());
-        let (here, there) = (
-            image.topic("orders").unwrap(),
-            other.topic("orders").unwrap(),
-        );
-        assert_eq!(here, there);
+        let there = other.topic("orders").unwrap();
         assert_eq!(image.cluster_id, other.cluster_id);
         let mut leaders: Vec<i32> = there.partitions.iter().filter_map(|p| p.leader).collect();
         leaders.sort_unstable();
@@ -478,5 +495,223 @@ fn an_answer_that_was_lost_is_refused_and_the_truth_is_read() {
         server.told.wake();
         // It had been done.
         until(&io, || one.image().topic("orders").is_some()).await;
+    });
+}
+
+/// Each partition's leader and leader epoch, as a broker knows them.
+fn leaders(remote: &Opened, topic: &str) -> Vec<(Option<i32>, i32)> {
+    let image = remote.image();
+    let partitions = image.topic(topic).map(|t| t.partitions.clone());
+    let partitions = partitions.unwrap_or_default();
+    let led = partitions.iter().map(|p| (p.leader, p.leader_epoch.0));
+    led.collect()
+}
+
+#[test]
+fn the_first_is_the_controller_and_the_next_one_takes_over() {
+    run(async |io| {
+        let server = Ensembles::new(&io);
+        let (one, fake) = open(&server, 1).await;
+        let (two, _) = open(&server, 2).await;
+        let (three, _) = open(&server, 3).await;
+        until(&io, || {
+            [&one, &two, &three]
+                .iter()
+                .all(|b| b.image().controller == Some(1))
+        })
+        .await;
+        assert_eq!(server.data("/controller_epoch").unwrap(), "1");
+
+        // Written by a tool without an id: the controller sees to it, wherever it is.
+        let json = r#"{"version":1,"partitions":{"0":[1],"1":[2],"2":[3]}}"#;
+        server.by_hand(Op::create("/brokers/topics/t", json));
+        let all = [(Some(1), 0), (Some(2), 0), (Some(3), 0)];
+        until(&io, || {
+            leaders(&one, "t") == all && leaders(&three, "t") == all
+        })
+        .await;
+
+        // The controller dies: another one is elected, and tells what it led.
+        one.stop("as if killed");
+        server.end(fake.session.get());
+        let without = [(None, 1), (Some(2), 0), (Some(3), 0)];
+        until(&io, || {
+            leaders(&two, "t") == without && leaders(&three, "t") == without
+        })
+        .await;
+        let controller = two.image().controller.unwrap();
+        assert!([2, 3].contains(&controller));
+        assert_eq!(server.data("/controller_epoch").unwrap(), "2");
+
+        let (again, _) = open_at(&server, 1, 11).await;
+        let back = [(Some(1), 2), (Some(2), 0), (Some(3), 0)];
+        until(&io, || {
+            leaders(&two, "t") == back && leaders(&again, "t") == back
+        })
+        .await;
+        assert_eq!(again.image().controller, Some(controller));
+
+        server.by_hand(Op::create("/admin/delete_topics/t", ""));
+        until(&io, || again.image().topic("t").is_none()).await;
+        until(&io, || server.data("/admin/delete_topics/t").is_none()).await;
+        assert_eq!(server.data("/brokers/topics/t"), None);
+    });
+}
+
+#[test]
+fn of_many_that_try_for_the_office_one_has_it_and_its_epoch() {
+    run(async |io| {
+        let server = Ensembles::new(&io);
+        let mut brokers = Vec::new();
+        for id in 1..5 {
+            brokers.push(open(&server, id).await);
+        }
+        for round in 2..8 {
+            server.by_hand(Op::delete("/controller"));
+            until(&io, || {
+                let named: Vec<_> = brokers.iter().map(|(b, _)| b.image().controller).collect();
+                let elected = server.data("/controller_epoch").unwrap() != (round - 1).to_string();
+                elected && named[0].is_some() && named.iter().all(|id| *id == named[0])
+            })
+            .await;
+            // Every attempt but one left no trace.
+            let epoch = server.data("/controller_epoch").unwrap();
+            assert_eq!(epoch, round.to_string());
+        }
+        create(&brokers[3].0, "t", 4).await.unwrap();
+        until(&io, || {
+            brokers.iter().all(|(b, _)| leaders(b, "t").len() == 4)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_broker_that_is_killed_and_back_at_once_takes_its_own_place() {
+    run(async |io| {
+        let server = Ensembles::new(&io);
+        let (one, fake) = open(&server, 1).await;
+        create(&one, "t", 1).await.unwrap();
+        one.stop("as if killed");
+        // The old session lives on for a while.
+        let (again, new) = open_at(&server, 1, 11).await;
+        let owner = |path: &str| {
+            let core = server.core.borrow();
+            core.tree()
+                .stat(path)
+                .map_or(0, |stat| stat.ephemeral_owner)
+        };
+        assert_eq!(owner("/brokers/ids/1"), new.session.get().0);
+        until(&io, || {
+            leaders(&again, "t").first().is_some_and(|l| l.0 == Some(1))
+        })
+        .await;
+        server.end(fake.session.get());
+        until(&io, || owner("/controller") == new.session.get().0).await;
+        assert_eq!(
+            owner("/brokers/ids/1"),
+            new.session.get().0,
+            "not taken along"
+        );
+    });
+}
+
+/// A member that comes alone and takes these partitions of "orders"; its id.
+async fn consume(remote: &Opened, group: &str, partitions: &[i32]) -> String {
+    let join = groups::Request::JoinGroup(JoinGroup {
+        api_version: 3,
+        group: group.to_owned(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        member_id: String::new(),
+        instance_id: None,
+        client_id: "c".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![Protocol {
+            name: "range".to_owned(),
+            metadata: subscription(&["orders"]),
+        }],
+        reason: None,
+    });
+    let joined = match remote.call(Request::Group(join)).await.unwrap() {
+        Response::Group(groups::Response::JoinGroup(joined)) => joined,
+        other => panic!("{other:?}"),
+    };
+    let sync = groups::Request::SyncGroup(SyncGroup {
+        api_version: 3,
+        group: group.to_owned(),
+        generation: joined.generation,
+        member_id: joined.member_id.clone(),
+        instance_id: None,
+        protocol_type: None,
+        protocol: None,
+        assignments: vec![(
+            joined.member_id.clone(),
+            assignment(&[("orders", partitions)]),
+        )],
+    });
+    match remote.call(Request::Group(sync)).await.unwrap() {
+        Response::Group(groups::Response::SyncGroup(synced)) => assert_eq!(synced.error, None),
+        other => panic!("{other:?}"),
+    }
+    joined.member_id
+}
+
+#[test]
+fn a_groups_members_are_shown_by_the_broker_that_looks_after_it() {
+    run(async |io| {
+        let server = Ensembles::new(&io);
+        let (one, _) = open(&server, 1).await;
+        let (two, second) = open(&server, 2).await;
+        let (three, third) = open(&server, 3).await;
+        create(&one, "orders", 3).await.unwrap();
+        until(&io, || one.image().brokers.len() == 3).await;
+        let of_three: Vec<String> = (0..200)
+            .map(|n| format!("group{n}"))
+            .filter(|g| one.image().group_coordinator(g) == Some(3))
+            .collect();
+        three.close().await;
+        until(&io, || {
+            one.image().brokers.len() == 2 && two.image().brokers.len() == 2
+        })
+        .await;
+        // A group that goes from the second to the third broker once that is back.
+        let mut moving = of_three.into_iter();
+        let group = moving
+            .find(|g| one.image().group_coordinator(g) == Some(2))
+            .unwrap();
+        let owners = |owner: &Rc<Fake>| -> Vec<String> {
+            let core = server.core.borrow();
+            let paths = core.tree().ephemerals(owner.session.get().0);
+            paths
+                .filter(|p| p.starts_with("/consumers"))
+                .map(str::to_owned)
+                .collect()
+        };
+        until(&io, || !leaders(&two, "orders").is_empty()).await;
+        let member = consume(&two, &group, &[0, 2]).await;
+        let expected = |member: &str, partitions: &[i32]| -> Vec<String> {
+            let owned = partitions
+                .iter()
+                .map(|p| format!("/consumers/{group}/owners/orders/{p}"));
+            [format!("/consumers/{group}/ids/{member}")]
+                .into_iter()
+                .chain(owned)
+                .collect()
+        };
+        assert_eq!(owners(&second), expected(&member, &[0, 2]));
+        let node = format!("/consumers/{group}/owners/orders/2");
+        assert_eq!(server.data(&node), Some(member));
+
+        let (three, new) = open_at(&server, 3, 13).await;
+        until(&io, || two.image().brokers.len() == 3).await;
+        until(&io, || !leaders(&three, "orders").is_empty()).await;
+        let member = consume(&three, &group, &[1]).await;
+        assert!(owners(&second).is_empty(), "what the one before had shown");
+        assert_eq!(owners(&new), expected(&member, &[1]));
+        drop(third);
+        server.end(new.session.get());
+        assert!(owners(&new).is_empty());
     });
 }

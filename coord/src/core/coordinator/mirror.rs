@@ -17,6 +17,7 @@
 use super::Core;
 use crate::core::command::Change;
 use crate::core::groups::Record;
+use crate::core::member_nodes;
 use crate::core::sessions::SessionId;
 use crate::core::stat::{Acl, Lifetime};
 use crate::core::tree::{EventKind, Op, Seen};
@@ -40,7 +41,7 @@ impl Core {
         now: Now,
     ) -> Result<(), crate::core::cluster::ClusterError> {
         self.is_mirror = true;
-        self.own_session = Some(own);
+        self.set_own_session(own);
         self.start(now)
     }
 
@@ -48,6 +49,9 @@ impl Core {
     /// is gone, or goes.
     pub fn set_own_session(&mut self, own: SessionId) {
         self.own_session = Some(own);
+        self.own_broker = None;
+        self.elected_at = None;
+        self.member_owner = Some(own);
     }
 
     /// Takes in what was seen at some paths of the original, those above first.
@@ -64,6 +68,42 @@ impl Core {
         }
     }
 
+    /// What was to be read has been read: does what that calls for. In the midst of it the
+    /// mirror would show things that never were.
+    pub fn reflected(&mut self, now: Now) {
+        self.govern(now);
+    }
+
+    /// The changes up to this one were done, or some of them were not.
+    pub fn carried_out(&mut self, upto: Zxid, done: bool, now: Now) {
+        if self.elected_at.is_none_or(|at| at > upto) {
+            return;
+        }
+        self.elected_at = None;
+        // Where it was not done, what there is instead is read first.
+        if done {
+            self.govern(now);
+        }
+    }
+
+    /// A group that this broker has just taken over: its members come anew, and the nodes
+    /// that tell of them still are those of the broker that had it before.
+    pub fn clear_members(&mut self, group: &str, now: Now) {
+        let zxid = self.zxid.next();
+        for path in member_nodes::paths(&self.tree, group) {
+            let delete = Op::delete(path);
+            let deleted = self.tree.apply(zxid, now.wall, &delete, &mut self.events);
+            debug_assert!(deleted.is_ok(), "an ephemeral node has no children");
+        }
+        let ops = self.ops_of_events();
+        if !ops.is_empty() {
+            self.zxid = zxid;
+            let group = Some(group.to_owned());
+            self.output.effects.push(Effect { zxid, ops, group });
+            self.follow();
+        }
+    }
+
     /// The offsets that a group was found to have. A mirror's group has no more than that
     /// when it comes here.
     pub fn adopt_group(&mut self, record: &Record, now: Now) {
@@ -75,6 +115,7 @@ impl Core {
     /// who waits is answered from here.
     pub fn let_go_of_group(&mut self, group: &str) {
         self.groups.let_go(group);
+        self.member_nodes.forget(group);
     }
 
     /// A change of the cluster was not done after all.

@@ -11,7 +11,9 @@
 //! ```
 //!
 //! Other brokers write into the same tree through ZooKeeper's protocol. Which of them is
-//! the controller is decided there, and this process is one of those that try.
+//! the controller is decided there, and this process is one of those that try. Where the
+//! tree is a mirror, changes leave as multis, and those that somebody else was quicker
+//! with are found out when they are not done.
 
 use super::Core;
 use crate::core::cluster::controller::{self, Agenda, Term};
@@ -80,7 +82,7 @@ impl Core {
             return;
         };
         for _ in 0..ROUNDS_MAX {
-            if self.agenda.is_empty() {
+            if self.agenda.is_empty() || self.elected_at.is_some() {
                 return;
             }
             if let Some((step, term)) = controller::elect(&self.tree, broker, session.0, now.wall) {
@@ -90,6 +92,12 @@ impl Core {
                 }
                 log::info!("broker {broker} is the controller, epoch {}", term.epoch);
                 self.agenda = Agenda::everything();
+                if self.is_mirror {
+                    // A rival's epoch would have the same version as this one, and what
+                    // is planned now would pass for the rival's.
+                    self.elected_at = Some(self.zxid);
+                    return;
+                }
             }
             let agenda = std::mem::take(&mut self.agenda);
             let Some(term) = Term::of(&self.tree, broker, session.0) else {
