@@ -10,6 +10,7 @@
 
 mod broker;
 mod coordinator;
+mod keeping;
 mod logger;
 mod settings;
 

@@ -8,11 +8,13 @@
 //!           the others       do what shard 0 submits to them, until it says stop
 //! ```
 
+use crate::serve::keeping::Keeping;
 use crate::serve::settings::Settings;
 use futures_util::future::{Either, join_all, select};
 use klamm_coord::core::coordinator::{CoreConfig, Request, Response};
 use klamm_coord::core::image::{Broker, Endpoint, Image};
 use klamm_coord::driver::{Driver, DriverConfig, Host};
+use klamm_coord::remote::Remote;
 use klamm_engine::data_folder::DataFolder;
 use klamm_engine::io::Io;
 use klamm_engine::io::glommio::GlommioIo;
@@ -20,13 +22,14 @@ use klamm_engine::io::glommio::termination::Termination;
 use klamm_engine::io::shards::Shards;
 use klamm_engine::store::Store;
 use klamm_engine::units::ShardId;
-use klamm_net::kafka::context::{Coordinator, Local};
-use klamm_net::kafka::cores::{Cores, Gone};
+use klamm_net::kafka::context::Local;
+use klamm_net::kafka::cores::Cores;
 use klamm_net::kafka::following;
 use klamm_net::kafka::limits::Limits;
 use klamm_net::kafka::server::{self, Admission};
-use klamm_net::socket::Listener;
+use klamm_net::socket::{Connector, Listener};
 use klamm_net::zookeeper;
+use klamm_net::zookeeper::client::ZooKeeper;
 use klamm_net::zookeeper::front::Front;
 use klamm_net::zookeeper::limits::About;
 use std::fs::File;
@@ -179,20 +182,17 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
         session_secret: random_bits()?,
         zookeeper: plan.settings.coordinator.core.clone(),
     };
-    let config = DriverConfig::new(core, plan.folder.clean);
-    let host = EveryShard {
-        shards: shards.clone(),
-    };
-    let driver = Driver::open(io.clone(), plan.folder.path(), config, host)
-        .await
-        .map_err(|e| format!("the coordinator can't be opened: {e}"))?;
-    local.set_coordinator(Rc::new(OnThisShard(driver.clone())));
+    let keeping = open_coordinator(plan, shards, &io, core).await?;
+    local.set_coordinator(Rc::new(keeping.clone()));
     let ready = async {
         plan.folder
-            .join(&driver.image().cluster_id)
+            .join(&keeping.image().cluster_id)
             .map_err(|e| e.to_string())?;
-        register(plan, &driver).await?;
-        let front = listen_for_zookeeper(plan, &io, &driver)?;
+        register(plan, &keeping).await?;
+        let front = match &keeping {
+            Keeping::Here(driver) => listen_for_zookeeper(plan, &io, driver)?,
+            Keeping::Elsewhere(_) => None,
+        };
         let mut doors = listen(plan, shards).await?;
         let front = front.map(|(front, door)| {
             doors.push(door);
@@ -214,10 +214,7 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
         }
         Err(message) => Err(message),
     };
-    driver
-        .close()
-        .await
-        .map_err(|e| format!("the coordinator could not be closed: {e}"))?;
+    keeping.close().await?;
     let closed = join_all(shards.ids().map(|id| {
         shards.submit_to(id, async |local: Rc<Here>| {
             local
@@ -244,7 +241,27 @@ fn random_bits() -> Result<u128, String> {
     Ok(u128::from_le_bytes(bytes))
 }
 
-async fn register(plan: &Plan, driver: &Rc<Driver<GlommioIo, EveryShard>>) -> Result<(), String> {
+async fn open_coordinator(
+    plan: &Plan,
+    shards: &Cluster,
+    io: &GlommioIo,
+    core: CoreConfig,
+) -> Result<Keeping<EveryShard>, String> {
+    let host = EveryShard {
+        shards: shards.clone(),
+    };
+    let opening = |e: &dyn std::fmt::Display| format!("the coordinator can't be opened: {e}");
+    let Some(ensemble) = &plan.settings.coordinator.ensemble else {
+        let config = DriverConfig::new(core, plan.folder.clean);
+        let driver = Driver::open(io.clone(), plan.folder.path(), config, host).await;
+        return Ok(Keeping::Here(driver.map_err(|e| opening(&e))?));
+    };
+    let session = ZooKeeper::open(io.clone(), Connector, ensemble.clone()).await?;
+    let remote = Remote::open(io.clone(), session, core, host).await;
+    Ok(Keeping::Elsewhere(remote.map_err(|e| opening(&e))?))
+}
+
+async fn register(plan: &Plan, keeping: &Keeping<EveryShard>) -> Result<(), String> {
     let (host, port) = plan.advertised();
     let endpoint = Endpoint {
         listener: LISTENER.to_owned(),
@@ -258,7 +275,7 @@ async fn register(plan: &Plan, driver: &Rc<Driver<GlommioIo, EveryShard>>) -> Re
         endpoints: vec![endpoint],
         hosts_coordinator: false,
     };
-    match driver.call(Request::RegisterBroker { broker }).await {
+    match keeping.ask(Request::RegisterBroker { broker }).await {
         Ok(Response::RegisterBroker(registered)) => {
             registered.map_err(|e| format!("the broker could not be registered: {}", e.message))
         }
@@ -378,9 +395,17 @@ fn announce(plan: &Plan, shards: usize) {
     } else {
         " (not closed in order before, or new)"
     };
-    let coordinator = match plan.coordinator {
-        Some(address) => format!("             {address} for ZooKeeper clients\n"),
-        None => String::new(),
+    let coordinator = match (plan.coordinator, &plan.settings.coordinator.ensemble) {
+        (_, Some(ensemble)) => {
+            let servers: Vec<String> = ensemble.servers.iter().map(ToString::to_string).collect();
+            format!(
+                "  cluster    kept by ZooKeeper at {}{}\n",
+                servers.join(","),
+                ensemble.chroot
+            )
+        }
+        (Some(address), None) => format!("             {address} for ZooKeeper clients\n"),
+        (None, None) => String::new(),
     };
     println!(
         "klamm {} is ready after {} ms\n\
@@ -405,20 +430,5 @@ struct EveryShard {
 impl Host for EveryShard {
     async fn apply_image(&self, image: Arc<Image>) {
         following::publish(&self.shards.local(), image).await;
-    }
-}
-
-/// The coordinator as the handlers reach it.
-struct OnThisShard(Rc<Driver<GlommioIo, EveryShard>>);
-
-impl Coordinator for OnThisShard {
-    fn call(&self, request: Request) -> Pin<Box<dyn Future<Output = Result<Response, Gone>>>> {
-        let answer = self.0.call(request);
-        Box::pin(async move {
-            answer.await.map_err(|stopped| {
-                log::debug!("not answered: {stopped}");
-                Gone
-            })
-        })
     }
 }

@@ -2,25 +2,33 @@
 //!
 //! ```text
 //!   klamm.coordinator.listen   127.0.0.1:2181, or none
+//!   zookeeper.connect          zk://host:2181,host:2181/chroot: the cluster is kept there,
+//!                              and nothing is listened at here
 //!   tickTime ... enforceQuota  as in a zoo.cfg; what is a system property there may
 //!                              keep its "zookeeper." in front
 //! ```
 
 use crate::serve::settings::{SettingsError, look_up, wrong};
 use klamm_coord::core::zookeeper::ZooKeeperConfig;
+use klamm_net::zookeeper::client::{ClientConfig, parse_connect};
 use klamm_net::zookeeper::limits::Limits;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 pub const LISTEN: &str = "klamm.coordinator.listen";
+/// Kafka's name.
+pub const CONNECT: &str = "zookeeper.connect";
 const LISTEN_DEFAULT: &str = "127.0.0.1:2181";
 
 #[derive(Debug)]
 pub struct CoordinatorSettings {
     /// None: no listener for ZooKeeper's clients.
     pub listen: Option<SocketAddr>,
+    /// Who keeps the cluster, where that is not this process.
+    pub ensemble: Option<ClientConfig>,
     pub tick_time_ms: u32,
     pub core: ZooKeeperConfig,
     pub limits: Limits,
@@ -32,9 +40,15 @@ impl CoordinatorSettings {
         names: &mut BTreeMap<String, String>,
     ) -> Result<CoordinatorSettings, SettingsError> {
         let listen = names.remove(LISTEN);
-        let listen = match listen.as_deref().unwrap_or(LISTEN_DEFAULT) {
-            "none" => None,
-            text => Some(address(text)?),
+        let ensemble = ensemble(names)?;
+        let listen = match (listen.as_deref(), &ensemble) {
+            (Some("none"), _) | (None, Some(_)) => None,
+            (Some(text), Some(_)) => {
+                return Err(wrong(format!(
+                    "{LISTEN}={text}: with {CONNECT} there is no coordinator in this process to listen for; leave one of them out"
+                )));
+            }
+            (text, None) => Some(address(text.unwrap_or(LISTEN_DEFAULT))?),
         };
         let (core, limits) = (ZooKeeperConfig::default(), Limits::default());
         let tick_time_ms: u32 = number(names, "tickTime", 1..=3_600_000)?.unwrap_or(2000);
@@ -75,11 +89,45 @@ impl CoordinatorSettings {
         };
         Ok(CoordinatorSettings {
             listen,
+            ensemble,
             tick_time_ms,
             core,
             limits,
         })
     }
+}
+
+/// What Kafka asks of ZooKeeper by default: 18 s.
+const PATIENCE_MS: i32 = 18_000;
+
+fn ensemble(names: &mut BTreeMap<String, String>) -> Result<Option<ClientConfig>, SettingsError> {
+    let mut ms = |name: &str| -> Result<i32, SettingsError> {
+        let given = names.remove(name).map(|text| {
+            let number = text.trim().parse::<i32>().ok().filter(|ms| *ms > 0);
+            number.ok_or_else(|| wrong(format!("{name}={text}: expected milliseconds, above 0")))
+        });
+        given.unwrap_or(Ok(PATIENCE_MS))
+    };
+    let session_timeout_ms = ms("zookeeper.session.timeout.ms")?;
+    let connection_timeout_ms = ms("zookeeper.connection.timeout.ms")?;
+    let Some(text) = names.remove(CONNECT) else {
+        return Ok(None);
+    };
+    let (hosts, chroot) =
+        parse_connect(&text).map_err(|why| wrong(format!("{CONNECT}={text}: {why}")))?;
+    let mut servers = Vec::new();
+    for host in hosts {
+        let (host, port) = host.rsplit_once(':').expect("a port was put there");
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.parse().expect("it was seen to be one");
+        servers.push(look_up(&format!("{CONNECT}={text}"), host, port)?);
+    }
+    Ok(Some(ClientConfig {
+        servers,
+        chroot,
+        session_timeout_ms,
+        connection_timeout: Duration::from_millis(connection_timeout_ms.unsigned_abs().into()),
+    }))
 }
 
 fn address(text: &str) -> Result<SocketAddr, SettingsError> {
@@ -186,8 +234,26 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_that_is_kept_elsewhere_is_not_listened_for_here() {
+        let settings = resolve(&[
+            (CONNECT, "zk://127.0.0.1:2182,127.0.0.1/kafka"),
+            ("zookeeper.session.timeout.ms", "6000"),
+        ])
+        .unwrap();
+        assert_eq!(settings.listen, None);
+        let ensemble = settings.ensemble.unwrap();
+        assert_eq!(ensemble.servers.len(), 2);
+        assert_eq!(ensemble.chroot, "/kafka");
+        assert_eq!(ensemble.session_timeout_ms, 6_000);
+        let both = resolve(&[(CONNECT, "127.0.0.1"), (LISTEN, "127.0.0.1:1")]);
+        assert!(both.unwrap_err().contains("leave one of them out"));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         for (name, value, says) in [
+            (CONNECT, "zk://", "names no server"),
+            ("zookeeper.session.timeout.ms", "0", "above 0"),
             (LISTEN, "nonsense", "HOST:PORT or none"),
             ("tickTime", "0", "tickTime=0"),
             ("tickTime", "x", "tickTime=x"),

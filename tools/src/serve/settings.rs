@@ -30,6 +30,15 @@ pub struct Args {
     #[arg(long, env = "KLAMM_COORDINATOR_LISTEN", value_name = "HOST:PORT|none")]
     pub coordinator_listen: Option<String>,
 
+    /// Who keeps the cluster: an Apache ZooKeeper ensemble or another Klamm's coordinator.
+    /// Default: this broker itself (zookeeper.connect).
+    #[arg(
+        long,
+        env = "KLAMM_COORDINATOR",
+        value_name = "zk://HOST:PORT,.../CHROOT"
+    )]
+    pub coordinator: Option<String>,
+
     /// The folder that holds everything the broker keeps.
     #[arg(long, env = "KLAMM_DATA", value_name = "FOLDER")]
     pub data: Option<PathBuf>,
@@ -141,6 +150,7 @@ impl Settings {
         flag(CORES, args.cores.map(|n| n.to_string()));
         flag(TAIL_CACHE, args.tail_cache.clone());
         flag(coordinator::LISTEN, args.coordinator_listen.clone());
+        flag(coordinator::CONNECT, args.coordinator.clone());
 
         let cores = match names.remove(CORES) {
             Some(text) => Some(parse_cores(&text)?),
