@@ -59,8 +59,6 @@ pub(super) enum End {
     Refused(&'static str),
     HungUp(HangUp),
     Socket(io::Error),
-    /// The broker is stopping, and everything that was asked is answered.
-    Drained,
 }
 
 impl fmt::Display for End {
@@ -69,7 +67,7 @@ impl fmt::Display for End {
             End::Client => "the client closed it",
             End::Refused(why) => why,
             End::Socket(e) => return e.fmt(f),
-            End::Drained | End::HungUp(HangUp::Late(Patience::Drain)) => "the broker is stopping",
+            End::HungUp(HangUp::Late(Patience::Drain)) => "the broker is stopping",
             End::HungUp(HangUp::Session) => "its session ended, or is on another connection",
             End::HungUp(HangUp::Slow) => "it does not read the events that it watches for",
             End::HungUp(HangUp::Stopped) => "the coordinator has stopped",
@@ -118,6 +116,9 @@ impl<S: Socket> Connection<S> {
             return Err(End::HungUp(why));
         }
         self.send(cx)?;
+        if self.front.closing.is_said() && matches!(self.ending, Ending::Not) {
+            self.ending = Ending::Sent("the broker is stopping");
+        }
         match self.ending {
             Ending::Not => {}
             Ending::Sent(why) => {
@@ -132,12 +133,6 @@ impl<S: Socket> Connection<S> {
                 return Ok(true);
             }
             Ending::Closed(why) => return self.throw_away(cx, why),
-        }
-        if self.front.closing.is_said() {
-            return match self.client.outbox.borrow().is_empty() {
-                true => Err(End::Drained),
-                false => Ok(false),
-            };
         }
         let moved = if self.is_full {
             self.go_on()?

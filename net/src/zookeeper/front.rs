@@ -39,6 +39,7 @@ pub struct Front {
     pub about: About,
     pub stats: Stats,
     pub closing: Closing,
+    is_stopped: Cell<bool>,
     started: Nanos,
     clock: Box<dyn Fn() -> (Nanos, TimestampMs)>,
     clients: RefCell<BTreeMap<ConnectionId, Rc<Client>>>,
@@ -118,6 +119,7 @@ impl Front {
         clock: impl Fn() -> (Nanos, TimestampMs) + 'static,
     ) -> Rc<Front> {
         let front = Rc::new(Front {
+            is_stopped: Cell::new(keeper.stopped().is_some()),
             keeper,
             limits,
             about,
@@ -200,7 +202,7 @@ impl Front {
             .clear(&mut self.pool.borrow_mut());
         self.clients.borrow_mut().remove(&client.id);
         if let Some(session) = client.session.get()
-            && self.keeper.stopped().is_none()
+            && !self.is_stopped()
         {
             self.keeper
                 .with(&mut |core, _| core.disconnect(client.id, Some(session)));
@@ -308,6 +310,11 @@ impl Front {
         }
     }
 
+    /// Whether nothing is committed any more: nothing that is asked can be answered.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.get()
+    }
+
     /// Takes no more requests; connections end once what they asked is answered.
     pub fn close(&self) {
         self.closing.say();
@@ -406,6 +413,7 @@ impl Clients for Told {
 
     fn stopped(&self) {
         if let Some(front) = self.0.upgrade() {
+            front.is_stopped.set(true);
             front.end_all(HangUp::Stopped);
         }
     }

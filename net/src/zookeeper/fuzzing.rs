@@ -106,7 +106,7 @@ mod tests {
     /// Every kind of record, whole and cut short; the fuzzer goes on from these.
     #[test]
     #[ignore = "writes the seeds of the corpus"]
-    fn the_seeds_of_the_corpus_are_written() {
+    fn seeds_of_the_corpus_of_frames_are_written() {
         let folder = corpus();
         std::fs::create_dir_all(&folder).expect("the corpus");
         for (name, payload) in crate::zookeeper::testing::every_request() {

@@ -27,7 +27,9 @@ const POOLED_BYTES_MAX: usize = 64 << 10;
 /// Sent bytes are cut off the front once they are this many, and half of all.
 const CUT_BYTES_MIN: usize = 16 << 10;
 
-/// The shard's spare buffers.
+/// The shard's spare buffers. Boxed as an outbox has them: what goes back and forth is
+/// a pointer.
+#[allow(clippy::vec_box)]
 #[derive(Default)]
 pub struct Pool(Vec<Box<Held>>);
 

@@ -126,6 +126,9 @@ impl Turn<'_> {
                 self.out.text(&answer);
                 return (used + 4, Next::Close("a four-letter word was answered"));
             }
+            if self.out.front.is_stopped() {
+                return (used, Next::Drop("the coordinator has stopped"));
+            }
             let payload = match frame::front(rest, limits.frame_bytes_max) {
                 Begin::Whole(payload) => payload,
                 Begin::Partial => return (used, Next::Receive),

@@ -128,6 +128,10 @@ pub(super) fn answer(turn: &mut Turn<'_>, word: Word) -> String {
             word.0
         );
     }
+    if front.is_stopped() {
+        // A failed changelog: the log says which file and why.
+        return "This ZooKeeper instance is not currently serving requests\n".to_owned();
+    }
     match word.0 {
         "ruok" => "imok".to_owned(),
         // There is no read-only mode.

@@ -7,7 +7,7 @@ use crate::zookeeper::records::{
     VersionRequest, err, op,
 };
 use crate::zookeeper::requests::{Turn, path};
-use klamm_coord::core::stat::{Acl, Lifetime};
+use klamm_coord::core::stat::Lifetime;
 use klamm_coord::core::tree::{Op, OpResult};
 use klamm_coord::core::zookeeper::SessionId;
 
@@ -131,7 +131,7 @@ pub(super) fn set_acl(turn: &mut Turn<'_>, xid: i32, from: &mut Reader<'_>) -> D
     let request: SetAclRequest<'_> = from.take()?;
     let op = Op::SetAcl {
         path: or_none(request.path),
-        acl: request.acl.unwrap_or_else(Vec::<Acl>::new),
+        acl: request.acl.unwrap_or_default(),
         version: request.version,
     };
     write(turn, xid, op, put_stat);

@@ -430,6 +430,9 @@ fn a_stopping_server_answers_what_was_asked_and_sessions_live_on() {
         let answer = client.answer().await;
         assert_eq!((answer.xid, answer.err), (asked, 0));
         assert_eq!(client.frame().await, None);
+        client.hang_up();
+        client.sleep(1).await;
+        assert_eq!(server.front.connections(), 0);
         server.driver.close().await.unwrap();
         drop(server);
         let server = Server::open(sim.io(), Limits::default()).await;
@@ -438,5 +441,20 @@ fn a_stopping_server_answers_what_was_asked_and_sessions_live_on() {
         assert_eq!(limits.id, session.id);
         limits.timeout_ms = 0;
         assert_eq!(client.get("/e", false).await.err, 0);
+    });
+}
+
+#[test]
+fn a_coordinator_that_stops_lets_its_clients_go_and_says_so() {
+    story(Limits::default(), async |server| {
+        let client = server.client().await;
+        server.driver.close().await.unwrap();
+        assert_eq!(client.frame().await, None);
+        let late = server.connect();
+        late.send_greeting(0, &[0; 16], 10_000);
+        assert_eq!(late.frame().await, None);
+        let probe = server.connect();
+        probe.send(b"ruok");
+        assert!(probe.text().await.contains("not currently serving"));
     });
 }
