@@ -207,6 +207,16 @@ class Broker:
             raise BrokerError(f"the broker was gone before it was killed: {dead} (see {self.log})")
         cache.end_group(self.process)
 
-    def restart(self, kill=False):
+    def restart(self, client, kill=False):
+        """Down and up again, as `client`, a process, has asked for."""
         self.kill() if kill else self.stop()
-        self.start()
+        # A client meets the absence, and tries to connect through it all; but where
+        # that is more than the broker can take, it is held until the broker is ready.
+        held = not getattr(self.adapter, "answers_early", True)
+        if held:
+            os.killpg(client.pid, signal.SIGSTOP)
+        try:
+            self.start()
+        finally:
+            if held:
+                os.killpg(client.pid, signal.SIGCONT)

@@ -80,7 +80,7 @@ class Run:
                     file.write(line)
                     file.flush()
                     if line.strip() in ("RESTART", "RESTART KILL"):
-                        running.restart(kill=line.strip() == "RESTART KILL")
+                        running.restart(process, kill=line.strip() == "RESTART KILL")
                         _answer(process, "go on\n")
                     else:
                         self._take(line.split(" ", 3))
