@@ -26,6 +26,7 @@ CHECKS = (
     ("acl", "permissions are enforced and shown"),
     ("auth", "digest credentials open what they should"),
     ("whoami", "the session's identities"),
+    ("quota", "limits are set and listed, and what is below is counted"),
     ("large", "1,000,000 bytes of data there and back"),
     ("async", "2,000 requests outstanding, answered in order"),
     ("sync", "sync of a path"),

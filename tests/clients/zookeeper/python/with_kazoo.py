@@ -519,7 +519,7 @@ def program():
         ("words", words),
     ):
         p.check(name, made, zk)
-    p.skip("container ttl persistent unwatch multiread whoami", "kazoo has no such call")
+    p.skip("container ttl persistent unwatch multiread whoami quota", "kazoo has no such call")
     p.check("move", move, zk, victim)
     p.check("expiry", expiry, zk, killed_at)
     p.check("restart", survive, zk, False)

@@ -666,6 +666,7 @@ public final class WithZooKeeper {
         Plan.check("sync", () -> sync(zk, below("sync")));
         Plan.check("chroot", this::chroot);
         Plan.check("words", this::words);
+        Plan.skip("quota", "its calls are zkCli's");
         Plan.skip("lock election counter party cache", "recipes are Curator's");
         Plan.check("move", () -> move(victim));
         Plan.check("expiry", () -> expiry(killedAt));
