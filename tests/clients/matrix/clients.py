@@ -119,7 +119,7 @@ def _zkcli(profile):
 
 
 def _curator():
-    classpath = cache.java_program("zookeeper-curator", "zookeeper/curator", "recipes")
+    classpath = cache.java_program("zookeeper-curator", "zookeeper/java", "curator")
     return [*_JVM, "-cp", classpath, "WithCurator"]
 
 
