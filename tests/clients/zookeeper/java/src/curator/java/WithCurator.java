@@ -69,7 +69,7 @@ public final class WithCurator {
     private String create() throws Exception {
         String base = below("create");
         Stat stat = new Stat();
-        String path = zk.create().orSetData().storingStatIn(stat).creatingParentsIfNeeded().forPath(base + "/a/b/node", Plan.bytes("hello"));
+        String path = zk.create().creatingParentsIfNeeded().storingStatIn(stat).forPath(base + "/a/b/node", Plan.bytes("hello"));
         Plan.equal("the path", path, base + "/a/b/node");
         Plan.equal("the data", text(zk, path), "hello");
         Plan.equal("exists", zk.checkExists().forPath(path), stat);
@@ -77,7 +77,7 @@ public final class WithCurator {
         Plan.equal("the data after create or set", text(zk, path), "again");
         String guarded = zk.create().withProtection().withMode(CreateMode.EPHEMERAL_SEQUENTIAL).forPath(base + "/n-");
         Plan.expect(guarded.matches(".*/_c_[0-9a-f-]{36}-n-0000000001"), "the protected name is " + guarded);
-        zk.create().withMode(CreateMode.PERSISTENT).compressed().forPath(base + "/packed", Plan.bytes("x".repeat(5_000)));
+        zk.create().compressed().forPath(base + "/packed", Plan.bytes("x".repeat(5_000)));
         Plan.equal("unpacked", new String(zk.getData().decompressed().forPath(base + "/packed")).length(), 5_000);
         return "";
     }
