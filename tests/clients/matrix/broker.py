@@ -54,7 +54,9 @@ class Klamm(KafkaPort):
 
     def command(self, port, directory):
         data = os.path.join(directory, "data")
-        return [self.binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", data]
+        # Two brokers at a time must not want the coordinator's default port.
+        listeners = ["--listen", f"127.0.0.1:{port}", "--coordinator-listen", "none"]
+        return [self.binary, "serve", *listeners, "--data", data]
 
 
 class Template(KafkaPort):
