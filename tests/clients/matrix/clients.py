@@ -68,10 +68,15 @@ def _node(name, folder, program, has_native_code=False):
             cache.fresh_folder(name)
             for source in sources:
                 shutil.copy(os.path.join(cache.HERE, folder, source), out)
-            install = ["npm", "ci", "--no-audit", "--no-fund"]
-            if not has_native_code:
+            install, environment = ["npm", "ci", "--no-audit", "--no-fund"], {}
+            if has_native_code:
+                # Node's headers lie beside it; node-gyp would fetch them from elsewhere.
+                prefix = os.path.dirname(os.path.dirname(os.path.realpath(shutil.which("node") or "")))
+                if os.path.exists(os.path.join(prefix, "include", "node", "node.h")):
+                    environment["npm_config_nodedir"] = prefix
+            else:
                 install.append("--ignore-scripts")
-            cache.shell(name, install, cwd=out)
+            cache.shell(name, install, cwd=out, env=environment)
 
         cache.once(name, [f"{folder}/{source}" for source in sources], os.path.join(out, "node_modules"), build)
         # Node looks for packages beside the program, and the source tree stays clean.
