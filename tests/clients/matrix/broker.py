@@ -1,13 +1,14 @@
 """Brokers that the matrix can run against, behind one small adapter.
 
-    adapter.prepare()            build or fetch it, once
-    adapter.command(port, dir)   the command line of one broker on loopback
-    Broker(adapter, dir)         start, stop (SIGTERM), start again: same port,
-                                 same data
+    adapter.prepare()               build or fetch it, once
+    adapter.command(port, dir)      the command line of one broker on loopback
+    adapter.wait_ready(port, ...)   until it answers (ApiVersions; see wire.py)
+    Broker(adapter, dir)            start, stop (SIGTERM), kill, start again:
+                                    same port, same data
 
-A broker is ready when it answers ApiVersions, and stopped when its process has
-ended by itself with status 0 (143 from a JVM, whose way of saying SIGTERM that
-is). One that has to be killed counts as a failed restart.
+A broker is stopped when its process has ended by itself with status 0 (143 from
+a JVM, whose way of saying SIGTERM that is). One that has to be killed counts as
+a failed restart. coordinator.py has the adapters for ZooKeeper's protocol.
 """
 
 import os
@@ -28,7 +29,14 @@ class BrokerError(Exception):
     """Why there is no broker, and which file says more."""
 
 
-class Klamm:
+class KafkaPort:
+    """What all adapters here share: the clients speak Kafka's protocol."""
+
+    def wait_ready(self, port, alive, deadline_s):
+        wire.wait_ready(port, alive, deadline_s)
+
+
+class Klamm(KafkaPort):
     """The `klamm` binary: $KLAMM_BIN, or a release build of this repository."""
 
     name = "klamm"
@@ -46,10 +54,12 @@ class Klamm:
 
     def command(self, port, directory):
         data = os.path.join(directory, "data")
-        return [self.binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", data]
+        # Two brokers at a time must not want the coordinator's default port.
+        listeners = ["--listen", f"127.0.0.1:{port}", "--coordinator-listen", "none"]
+        return [self.binary, "serve", *listeners, "--data", data]
 
 
-class Template:
+class Template(KafkaPort):
     """Any broker, by a command line with {port} and {data} in it."""
 
     name = "template"
@@ -67,7 +77,7 @@ class Template:
         return [word.replace("{port}", str(port)).replace("{data}", data) for word in self.words]
 
 
-class ApacheKafka:
+class ApacheKafka(KafkaPort):
     """Apache Kafka from Maven Central: one KRaft node that is broker and
     controller. The yardstick: what fails here is a fault of the matrix."""
 
@@ -170,7 +180,7 @@ class Broker:
             except OSError as error:
                 raise BrokerError(f"{command[0]} could not be started: {error}") from error
         try:
-            wire.wait_ready(self.port, self._died, READY_WITHIN_S)
+            self.adapter.wait_ready(self.port, self._died, READY_WITHIN_S)
         except wire.WireError as error:
             self.__exit__()
             raise BrokerError(f"the broker did not come up: {error} (see {self.log})") from error
@@ -192,6 +202,23 @@ class Broker:
         if status not in (0, 143):
             raise BrokerError(f"the broker ended with status {status} after SIGTERM (see {self.log})")
 
-    def restart(self):
-        self.stop()
-        self.start()
+    def kill(self):
+        """SIGKILL: what it did not sync, or has only in memory, is gone."""
+        dead = self._died()
+        if dead:
+            raise BrokerError(f"the broker was gone before it was killed: {dead} (see {self.log})")
+        cache.end_group(self.process)
+
+    def restart(self, client, kill=False):
+        """Down and up again, as `client`, a process, has asked for."""
+        self.kill() if kill else self.stop()
+        # A client meets the absence, and tries to connect through it all; but where
+        # that is more than the broker can take, it is held until the broker is ready.
+        held = not getattr(self.adapter, "answers_early", True)
+        if held:
+            os.killpg(client.pid, signal.SIGSTOP)
+        try:
+            self.start()
+        finally:
+            if held:
+                os.killpg(client.pid, signal.SIGCONT)

@@ -89,11 +89,38 @@ def once(name, inputs, output, build):
     return output
 
 
+def files(folder):
+    """The inputs of a step that are all of a folder of tests/clients."""
+    found = []
+    for directory, _, names in os.walk(os.path.join(HERE, folder)):
+        found += [os.path.relpath(os.path.join(directory, name), HERE) for name in names]
+    return sorted(found)
+
+
+def folder(*names):
+    path = os.path.join(ROOT, *names)
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
 def fresh_folder(*names):
     path = os.path.join(ROOT, *names)
     shutil.rmtree(path, ignore_errors=True)
     os.makedirs(path)
     return path
+
+
+def java_program(name, folder, profile):
+    """The class path of tests/clients/FOLDER, built by Maven against one profile."""
+    out = os.path.join(ROOT, name)
+    pom = os.path.join(HERE, folder, "pom.xml")
+
+    def build():
+        fresh_folder(name)
+        shell(name, ["mvn", "-B", "-q", "-f", pom, f"-P{profile}", f"-Dout={out}", "package"])
+
+    once(name, files(folder), os.path.join(out, "lib"), build)
+    return f"{out}/classes:{out}/lib/*"
 
 
 def maven_libraries(name):
