@@ -306,8 +306,8 @@ impl Drop for Broker {
 /// A port of this test's own. SO_REUSEPORT lets two brokers share one without a
 /// word, so a port is taken by a lock on a file, and below the range from which the
 /// kernel hands out ports to clients (32768 and up): it stays ours over a restart.
-struct Port {
-    number: u16,
+pub(crate) struct Port {
+    pub(crate) number: u16,
     _lock: File,
 }
 
@@ -315,7 +315,7 @@ impl Port {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;
 
-    fn take(root: &Path) -> Port {
+    pub(crate) fn take(root: &Path) -> Port {
         let start = u16::try_from(std::process::id() % u32::from(Port::COUNT)).expect("below 2^16");
         for n in 0..Port::COUNT {
             let number = Port::FIRST + (start + n) % Port::COUNT;
@@ -380,7 +380,7 @@ fn profile_folder() -> PathBuf {
     deps.parent().expect("the profile's folder").to_path_buf()
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     let profile = profile_folder();
     profile.parent().expect("cargo's target folder").into()
 }
