@@ -17,18 +17,41 @@ pub fn shorten(
     mut differs: impl FnMut(&[Step]) -> Option<usize>,
 ) -> Vec<Step> {
     let mut best = steps.to_vec();
-    let mut attempt = |candidate: Vec<Step>, best: &mut Vec<Step>| {
-        if Instant::now() >= deadline {
-            return false;
+    loop {
+        let before = best.clone();
+        best = fewer_steps(&best, deadline, &mut differs);
+        best = smaller_steps(&best, deadline, &mut differs);
+        // What one of them took out may be what another step was needed for.
+        if best == before || Instant::now() >= deadline {
+            return best;
         }
-        let Some(at) = differs(&candidate) else {
-            return false;
-        };
-        *best = candidate;
-        best.truncate(at + 1);
-        true
-    };
+    }
+}
 
+/// The candidate in the place of the best, if it differs as well.
+fn attempt(
+    candidate: Vec<Step>,
+    best: &mut Vec<Step>,
+    deadline: Instant,
+    differs: &mut impl FnMut(&[Step]) -> Option<usize>,
+) -> bool {
+    if Instant::now() >= deadline {
+        return false;
+    }
+    let Some(at) = differs(&candidate) else {
+        return false;
+    };
+    *best = candidate;
+    best.truncate(at + 1);
+    true
+}
+
+fn fewer_steps(
+    steps: &[Step],
+    deadline: Instant,
+    differs: &mut impl FnMut(&[Step]) -> Option<usize>,
+) -> Vec<Step> {
+    let mut best = steps.to_vec();
     let mut chunk = best.len().div_ceil(2);
     loop {
         let mut from = 0;
@@ -36,24 +59,31 @@ pub fn shorten(
         while from < best.len() {
             let mut candidate = best.clone();
             candidate.drain(from..(from + chunk).min(best.len()));
-            match attempt(candidate, &mut best) {
+            match attempt(candidate, &mut best, deadline, differs) {
                 true => shorter = true,
                 false => from += chunk,
             }
         }
         match (chunk, shorter) {
-            (1, false) => break,
+            (1, false) => return best,
             (1, true) => {}
             _ => chunk = chunk.div_ceil(2),
         }
     }
+}
 
+fn smaller_steps(
+    steps: &[Step],
+    deadline: Instant,
+    differs: &mut impl FnMut(&[Step]) -> Option<usize>,
+) -> Vec<Step> {
+    let mut best = steps.to_vec();
     let mut at = 0;
     while at < best.len() {
         let found = fewer(&best[at]).into_iter().any(|step| {
             let mut candidate = best.clone();
             candidate[at] = step;
-            attempt(candidate, &mut best)
+            attempt(candidate, &mut best, deadline, differs)
         });
         if !found {
             at += 1;

@@ -67,9 +67,19 @@ impl Draw<'_> {
             5..8 => Step::Close(slot),
             8..14 => Step::Calls(slot, vec![self.alone()]),
             14..16 => Step::Calls(slot, self.quota()),
+            16..20 => Step::Calls(slot, self.watch_and_forget()),
             _ => {
                 let n = 1 + self.0.below(6);
-                Step::Calls(slot, (0..n).map(|_| self.request()).collect())
+                let mut requests: Vec<_> = (0..n).map(|_| self.request()).collect();
+                // Apache ZooKeeper's pipeline checks what waits behind a setACL by the old
+                // ACL or the new, as it comes: nothing waits behind one.
+                if let Some(at) = requests
+                    .iter()
+                    .position(|r| matches!(r, Request::SetAcl(..)))
+                {
+                    requests.truncate(at + 1);
+                }
+                Step::Calls(slot, requests)
             }
         }
     }
@@ -89,7 +99,9 @@ impl Draw<'_> {
             12 => auth("digest", SUPER_CREDENTIAL),
             13 => Request::Raw(self.of(&[9999, -5, 10, 0, 99, -10]), vec![]),
             14 => Request::Raw(self.of(&[9999, 20, 108]), vec![0, 0, 0, 1]),
-            _ => Request::Sync(self.path()),
+            // Not of a path beyond the basic plane: Apache ZooKeeper's answer has it as two
+            // surrogates of three bytes, which is not UTF-8.
+            _ => Request::Sync(self.sound_path()),
         }
     }
 
@@ -116,10 +128,26 @@ impl Draw<'_> {
         }
     }
 
+    /// A watch that is there to be removed, if by its own type.
+    fn watch_and_forget(&mut self) -> Vec<Request> {
+        let path = self.sound_path();
+        let watch = match self.0.below(4) {
+            0 => Request::Exists(path.clone(), true),
+            1 => Request::GetChildren(path.clone(), true),
+            _ => Request::AddWatch(path.clone(), self.of(&[0, 1])),
+        };
+        vec![
+            watch,
+            Request::CheckWatches(path.clone(), self.watch_type()),
+            Request::RemoveWatches(path.clone(), self.watch_type()),
+            Request::CheckWatches(path, self.watch_type()),
+        ]
+    }
+
     fn request(&mut self) -> Request {
         match self.0.below(208) {
-            0..50 => self.any_create(),
-            50..75 => Request::Delete(self.path(), self.version()),
+            0..60 => self.any_create(),
+            60..75 => Request::Delete(self.path(), self.version()),
             75..100 => Request::SetData(self.path(), self.data(), self.version()),
             100..116 => Request::GetData(self.read_path(), self.one_in(2)),
             116..130 => Request::Exists(self.read_path(), self.one_in(2)),
@@ -145,25 +173,31 @@ impl Draw<'_> {
             204 => Request::Ping,
             205 => self.cut_short(),
             206 => Request::Reconfig(None, None, Some("server.1=h:1:2".into()), -1),
-            _ => Request::Sync(self.path()),
+            _ => Request::Sync(self.sound_path()),
         }
     }
 
     fn any_create(&mut self) -> Request {
-        let ttl_ms = self.of(&[100_000, 100_000, 1, 0, -1, 0x00ff_ffff_ffff, i64::MAX]);
+        // None so short that the node goes at a time of the server's choice.
+        let ttl_ms = self.of(&[100_000, 100_000, 200_000, 0, -1, 0xff_ffff_ffff, i64::MAX]);
         match self.0.below(20) {
             0..12 => Request::Create(self.create()),
             12..16 => Request::Create2(self.create()),
             16..18 => {
                 let mut create = self.create();
-                create.flags = self.of(&[4, 4, 4, 4, 0, 1]);
+                // Another sound mode is taken by Apache ZooKeeper and answered by how far
+                // the pipeline is: what waits in it is of that mode, what is applied is
+                // a container.
+                create.flags = self.of(&[4, 4, 4, 4, 4, 99]);
                 Request::CreateContainer(create)
             }
             _ => {
                 let mut create = self.create();
                 create.flags = self.of(&[5, 5, 6, 6, 0, 4]);
-                // A node of a few milliseconds is gone at a time of the server's choice.
-                Request::CreateTtl(create, if ttl_ms == 1 { 200_000 } else { ttl_ms })
+                // Not below 0 for a mode that has no TTL: Apache ZooKeeper takes that
+                // for sound, and its process ends when it applies it.
+                let extended = create.flags >= flags::TTL;
+                Request::CreateTtl(create, if extended { ttl_ms } else { ttl_ms.max(0) })
             }
         }
     }
@@ -245,11 +279,21 @@ impl Draw<'_> {
     }
 
     fn sound_path(&mut self) -> String {
-        let depth = self.of(&[0, 1, 1, 1, 1, 2, 2, 2, 3]);
+        let depth = self.of(&[0, 1, 1, 1, 1, 1, 2, 2, 2, 3]);
         let mut path = String::from("~");
         for _ in 0..depth {
             path.push('/');
-            path.push_str(self.of(&["a", "a", "b", "b", "c", "a0000000000", "b0000000001"]));
+            path.push_str(self.of(&[
+                "a",
+                "a",
+                "a",
+                "b",
+                "b",
+                "b",
+                "c",
+                "a0000000001",
+                "b0000000002",
+            ]));
         }
         path
     }
