@@ -9,12 +9,14 @@
 //!
 //!   zookeeper          the same for the coordinator's port: frames and records by hand
 //!   apache_zookeeper   Apache's own server, where it can be had, to compare with
+//!   coordinator        Klamm's, or Apache's in its place
 //! ```
 
 pub mod apache_zookeeper;
 pub mod batch;
 pub mod broker;
 pub mod client;
+pub mod coordinator;
 pub mod fetch;
 pub mod random;
 pub mod wire;
