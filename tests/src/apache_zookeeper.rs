@@ -14,7 +14,7 @@
 use crate::broker::{Port, target};
 use crate::zookeeper::records::Request;
 use crate::zookeeper::{Connect, Wire};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -146,7 +146,8 @@ pub struct ApacheZooKeeper {
     folder: Option<TempDir>,
     port: Port,
     child: Child,
-    pub version: String,
+    release: Release,
+    setup: Setup,
 }
 
 impl ApacheZooKeeper {
@@ -162,37 +163,27 @@ impl ApacheZooKeeper {
         let settings = folder.path().join("zoo.cfg");
         std::fs::write(&settings, configuration(folder.path(), port.number, setup))
             .expect("write zoo.cfg");
-        let log = File::create(folder.path().join("server.log")).expect("create the log");
-        let errors = log.try_clone().expect("share the log");
-        let yes_no = if setup.force_sync { "yes" } else { "no" };
-        let child = Command::new("java")
-            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            .arg("-Dzookeeper.extendedTypesEnabled=true")
-            .arg("-Dzookeeper.admin.enableServer=false")
-            .arg(format!("-Dzookeeper.forceSync={yes_no}"))
-            // Containers are looked after far from any test.
-            .arg("-Dznode.container.checkIntervalMs=86400000")
-            .arg(format!(
-                "-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER_DIGEST}"
-            ))
-            .arg("-cp")
-            .arg(&release.classpath)
-            .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
-            .arg(&settings)
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn()
-            .expect("start java");
         let mut server = ApacheZooKeeper {
+            child: launch(release, setup, folder.path()),
             folder: Some(folder),
             port,
-            child,
-            version: release.version.clone(),
+            release: release.clone(),
+            setup: setup.clone(),
         };
         server.await_answer();
         server
+    }
+
+    /// Stops it between two instructions, as a crash would.
+    pub fn kill9(&mut self) {
+        self.child.kill().expect("kill the server");
+        self.child.wait().expect("the server's end");
+    }
+
+    /// On the data that is there; after [`ApacheZooKeeper::kill9`].
+    pub fn start_again(&mut self) {
+        self.child = launch(&self.release, &self.setup, self.folder());
+        self.await_answer();
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -225,11 +216,44 @@ impl ApacheZooKeeper {
         Ok(wire.receive_frame(LOOK_WITHIN)?.is_some())
     }
 
+    fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("until drop").path()
+    }
+
     fn log(&self) -> String {
-        let folder = self.folder.as_ref().expect("until drop").path();
-        let bytes = std::fs::read(folder.join("server.log")).unwrap_or_default();
+        let bytes = std::fs::read(self.folder().join("server.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+fn launch(release: &Release, setup: &Setup, folder: &Path) -> Child {
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("server.log"))
+        .expect("open the log");
+    let errors = log.try_clone().expect("share the log");
+    let yes_no = if setup.force_sync { "yes" } else { "no" };
+    Command::new("java")
+        .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        .arg("-Dzookeeper.extendedTypesEnabled=true")
+        .arg("-Dzookeeper.admin.enableServer=false")
+        .arg(format!("-Dzookeeper.forceSync={yes_no}"))
+        // Containers are looked after far from any test.
+        .arg("-Dznode.container.checkIntervalMs=86400000")
+        .arg(format!(
+            "-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER_DIGEST}"
+        ))
+        .arg("-cp")
+        .arg(&release.classpath)
+        .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
+        .arg(folder.join("zoo.cfg"))
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .spawn()
+        .expect("start java")
 }
 
 fn configuration(folder: &Path, port: u16, setup: &Setup) -> String {

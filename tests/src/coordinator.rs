@@ -43,6 +43,21 @@ impl Coordinator {
         }
     }
 
+    pub fn kill9(&mut self) {
+        match self {
+            Coordinator::Klamm(broker) => broker.kill9(),
+            Coordinator::Apache(server) => server.kill9(),
+        }
+    }
+
+    /// Returns once it answers; after [`Coordinator::kill9`].
+    pub fn start_again(&mut self) {
+        match self {
+            Coordinator::Klamm(broker) => broker.start_again(),
+            Coordinator::Apache(server) => server.start_again(),
+        }
+    }
+
     pub fn is_klamm(&self) -> bool {
         matches!(self, Coordinator::Klamm(_))
     }
