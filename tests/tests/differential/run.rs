@@ -12,7 +12,7 @@
 
 use crate::compare::{Outcome, Pairs};
 use crate::steps::{SLOTS, Step};
-use klamm_tests::zookeeper::records::{Create, Request, Watches};
+use klamm_tests::zookeeper::records::{Create, Request, Watches, code};
 use klamm_tests::zookeeper::{Connect, Connected, Message, Session, Wire, is_end};
 use std::collections::BTreeMap;
 use std::io::Result;
@@ -22,6 +22,10 @@ use std::time::Duration;
 
 const SESSION_TIMEOUT_MS: i32 = 30_000;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where the runs' nodes are: in the root there may be other things on one side, which
+/// show in its stat and in the numbers of sequential nodes.
+const HOME: &str = "/differential";
 
 /// Changes what the right side is taken to have said: see the tests of the test.
 pub type Lie = fn(&Step, &mut Vec<Outcome>);
@@ -60,7 +64,7 @@ pub fn run(
     ran: &mut Ran,
 ) -> std::result::Result<(), Difference> {
     static RUN: AtomicU64 = AtomicU64::new(0);
-    let base = format!("/d{}", RUN.fetch_add(1, Ordering::Relaxed));
+    let base = format!("{HOME}/d{}", RUN.fetch_add(1, Ordering::Relaxed));
     let mut run = Run {
         servers,
         base,
@@ -74,6 +78,7 @@ pub fn run(
     for slot in 0..SLOTS {
         run.begin(slot).map_err(before)?;
     }
+    run.make_home().map_err(before)?;
     for (at, step) in steps.iter().enumerate() {
         run.step(step, ran)
             .map_err(|what| Difference { at, what })?;
@@ -142,6 +147,20 @@ impl Run<'_> {
             }
         }
         ran.operations += step.operations();
+        Ok(())
+    }
+
+    /// Made by the first run that comes.
+    fn make_home(&mut self) -> std::result::Result<(), String> {
+        for session in self.sides.iter_mut().map(|side| &mut side.sessions[0]) {
+            for path in [HOME.to_owned(), format!("/zookeeper/quota{HOME}")] {
+                let made = session.call(&Request::create(&path, b"", 0));
+                let err = made.map_err(|e| format!("creating {path}: {e}"))?.err;
+                if ![code::OK, code::NODE_EXISTS].contains(&err) {
+                    return Err(format!("creating {path}: {err}"));
+                }
+            }
+        }
         Ok(())
     }
 
