@@ -10,6 +10,8 @@ use crate::broker::{Broker, Setup, listens_as_coordinator};
 use crate::zookeeper::{Session, Wire};
 use std::net::SocketAddr;
 
+const WORDS: &str = "ruok,srvr,stat,mntr,conf,cons,envi,isro,wchs,dirs";
+
 pub enum Coordinator {
     Klamm(Box<Broker>),
     Apache(ApacheZooKeeper),
@@ -21,7 +23,7 @@ impl Coordinator {
         if let Some(version) = apache() {
             let setup = apache_zookeeper::Setup {
                 connections_max: 60,
-                words: "ruok,srvr,stat,mntr,conf,cons,envi,isro,wchs,dirs",
+                words: WORDS,
                 ..apache_zookeeper::Setup::default()
             };
             let release = find_or_say_skipped(&version, what)?;
@@ -33,7 +35,8 @@ impl Coordinator {
             eprintln!("SKIPPED: {what}: klamm serve has no --coordinator-listen");
             return None;
         }
-        Some(Coordinator::Klamm(Box::new(Setup::default().start())))
+        let setup = Setup::default().setting("4lw.commands.whitelist", WORDS);
+        Some(Coordinator::Klamm(Box::new(setup.start())))
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -17,7 +17,7 @@ mod steps;
 mod versions;
 
 use compare::Outcome;
-use klamm_tests::apache_zookeeper::{ApacheZooKeeper, Setup, find_or_say_skipped};
+use klamm_tests::apache_zookeeper::{ApacheZooKeeper, SUPER_DIGEST, Setup, find_or_say_skipped};
 use klamm_tests::broker::{Broker, listens_as_coordinator};
 use klamm_tests::random::Random;
 use klamm_tests::zookeeper::Message;
@@ -221,7 +221,11 @@ fn klamm_against_apache(version: &str, otherwise: usize) {
         return;
     };
     let apache = ApacheZooKeeper::start(&release, &Setup::default());
-    let klamm = Broker::start();
+    let klamm = Broker::with()
+        .setting("maxClientCnxns", 0)
+        .setting("znode.container.checkIntervalMs", 86_400_000)
+        .setting("DigestAuthenticationProvider.superDigest", SUPER_DIGEST)
+        .start();
     let servers = Servers {
         left: apache.address(),
         right: klamm.coordinator(),
