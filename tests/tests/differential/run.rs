@@ -305,9 +305,7 @@ fn closes(request: &Request) -> bool {
         Request::CloseSession => true,
         Request::Auth(scheme, _) => !["digest", "ip"].contains(&scheme.as_str()),
         // Opcodes that there are not, or not outside of a multi.
-        Request::Raw(opcode, _) => {
-            !matches!(opcode, -11 | -10 | 1..=9 | 11 | 12 | 14..=22 | 103..=107)
-        }
+        Request::Raw(opcode, _) => !matches!(opcode, -11 | 1..=9 | 11 | 12 | 14..=22 | 103..=107),
         _ => false,
     }
 }

@@ -97,7 +97,7 @@ impl Draw<'_> {
             10 => auth("ip", b"127.0.0.1"),
             11 => auth("nothing", b"x"),
             12 => auth("digest", SUPER_CREDENTIAL),
-            13 => Request::Raw(self.of(&[9999, -5, 10, 0, 99, -10]), vec![]),
+            13 => Request::Raw(self.of(&[9999, -5, 10, 0, 99, 108]), vec![]),
             14 => Request::Raw(self.of(&[9999, 20, 108]), vec![0, 0, 0, 1]),
             // Not of a path beyond the basic plane: Apache ZooKeeper's answer has it as two
             // surrogates of three bytes, which is not UTF-8.
@@ -212,7 +212,10 @@ impl Draw<'_> {
             _ => self.of(&[99, -1, 7, flags::TTL, flags::TTL_SEQUENTIAL]),
         };
         let mut path = match self.0.below(20) {
-            0 => self.of(&["/", "/zookeeper", "/zookeeper/quota"]).into(),
+            // The root counts what is made in it, and is not the runs' own.
+            0 if flags & flags::SEQUENTIAL == 0 => {
+                self.of(&["/", "/zookeeper", "/zookeeper/quota"]).into()
+            }
             _ => self.path(),
         };
         if flags & flags::SEQUENTIAL != 0 && self.one_in(4) {
@@ -308,7 +311,11 @@ impl Draw<'_> {
 
     fn read_path(&mut self) -> String {
         match self.0.below(24) {
-            0 => self.wrong_path(),
+            // The empty one is read as the root, which has other things on one side.
+            0 => match self.wrong_path() {
+                path if path.is_empty() => "a".into(),
+                path => path,
+            },
             1 => self.of(&["/zookeeper", "/zookeeper/quota"]).into(),
             _ => self.sound_path(),
         }
