@@ -180,13 +180,6 @@ impl Draw<'_> {
     fn any_create(&mut self) -> Request {
         // None so short that the node goes at a time of the server's choice.
         let ttl_ms = self.of(&[100_000, 100_000, 200_000, 0, -1, 0xff_ffff_ffff, i64::MAX]);
-        let own = |mut create: Create| {
-            // The root counts what is made in it, and is not the runs' own.
-            if create.flags == flags::TTL_SEQUENTIAL && !create.path.starts_with('~') {
-                create.path.insert(0, '~');
-            }
-            create
-        };
         match self.0.below(20) {
             0..12 => Request::Create(self.create()),
             12..16 => Request::Create2(self.create()),
@@ -204,7 +197,10 @@ impl Draw<'_> {
                 // Not below 0 for a mode that has no TTL: Apache ZooKeeper takes that
                 // for sound, and its process ends when it applies it.
                 let extended = create.flags >= flags::TTL;
-                Request::CreateTtl(own(create), if extended { ttl_ms } else { ttl_ms.max(0) })
+                Request::CreateTtl(
+                    within_the_run(create),
+                    if extended { ttl_ms } else { ttl_ms.max(0) },
+                )
             }
         }
     }
@@ -219,20 +215,18 @@ impl Draw<'_> {
             _ => self.of(&[99, -1, 7, flags::TTL, flags::TTL_SEQUENTIAL]),
         };
         let mut path = match self.0.below(20) {
-            0 if flags & flags::SEQUENTIAL == 0 => {
-                self.of(&["/", "/zookeeper", "/zookeeper/quota"]).into()
-            }
+            0 => self.of(&["/", "/zookeeper", "/zookeeper/quota"]).into(),
             _ => self.path(),
         };
         if flags & flags::SEQUENTIAL != 0 && self.one_in(4) {
             path.push('/');
         }
-        Create {
+        within_the_run(Create {
             path,
             data: self.data(),
             acl: self.acl(),
             flags,
-        }
+        })
     }
 
     fn in_multi(&mut self) -> Request {
@@ -410,4 +404,14 @@ impl Draw<'_> {
     fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.0.below(choices.len())]
     }
+}
+
+/// A sequential node's number counts what its parent has seen, and the root is not the
+/// runs' own.
+fn within_the_run(mut create: Create) -> Create {
+    let is_sequential = create.flags & flags::SEQUENTIAL != 0;
+    if is_sequential && !create.path.starts_with('~') {
+        create.path.insert(0, '~');
+    }
+    create
 }
