@@ -34,6 +34,7 @@ pub struct Broker {
     setup: Setup,
     folder: Option<TempDir>,
     port: Port,
+    coordinator: Port,
     child: Option<Child>,
 }
 
@@ -69,20 +70,26 @@ impl Setup {
 
     /// Starts a broker on an empty data folder; returns once it answers.
     pub fn start(self) -> Broker {
+        let mut broker = self.prepare();
+        broker.start_again();
+        broker
+    }
+
+    /// Folder and ports, and nothing that runs: for [`Broker::launch`].
+    pub fn prepare(self) -> Broker {
         let root = target().join("tmp");
         std::fs::create_dir_all(&root).expect("create the folder of the tests' data");
         let folder = tempfile::Builder::new()
             .prefix("klamm-")
             .tempdir_in(&root)
             .expect("create a data folder");
-        let mut broker = Broker {
+        Broker {
             setup: self,
             folder: Some(folder),
             port: Port::take(&root),
+            coordinator: Port::take(&root),
             child: None,
-        };
-        broker.start_again();
-        broker
+        }
     }
 }
 
@@ -97,6 +104,11 @@ impl Broker {
 
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port.number).into()
+    }
+
+    /// Where the coordinator speaks ZooKeeper's protocol.
+    pub fn coordinator(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.coordinator.number).into()
     }
 
     /// `bootstrap.servers` for a client.
@@ -201,6 +213,11 @@ impl Broker {
             .arg(self.bootstrap())
             .arg("--data")
             .arg(self.data());
+        if listens_as_coordinator() {
+            command
+                .arg("--coordinator-listen")
+                .arg(self.coordinator().to_string());
+        }
         if !self.setup.settings.is_empty() {
             let file = self.folder().join("klamm.toml");
             std::fs::write(&file, settings_toml(&self.setup.settings)).expect("write settings");
@@ -308,8 +325,8 @@ impl Drop for Broker {
 /// A port of this test's own. SO_REUSEPORT lets two brokers share one without a
 /// word, so a port is taken by a lock on a file, and below the range from which the
 /// kernel hands out ports to clients (32768 and up): it stays ours over a restart.
-struct Port {
-    number: u16,
+pub(crate) struct Port {
+    pub(crate) number: u16,
     _lock: File,
 }
 
@@ -317,7 +334,7 @@ impl Port {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;
 
-    fn take(root: &Path) -> Port {
+    pub(crate) fn take(root: &Path) -> Port {
         let start = u16::try_from(std::process::id() % u32::from(Port::COUNT)).expect("below 2^16");
         for n in 0..Port::COUNT {
             let number = Port::FIRST + (start + n) % Port::COUNT;
@@ -354,6 +371,16 @@ pub fn klamm() -> &'static Path {
     })
 }
 
+/// Whether the binary has the flag yet.
+pub fn listens_as_coordinator() -> bool {
+    static KNOWS: OnceLock<bool> = OnceLock::new();
+    *KNOWS.get_or_init(|| {
+        let help = Command::new(klamm()).args(["serve", "--help"]).output();
+        let help = help.expect("klamm serve --help");
+        String::from_utf8_lossy(&help.stdout).contains("--coordinator-listen")
+    })
+}
+
 /// A test's own executable is TARGET/PROFILE/deps/NAME: the binary is built into
 /// the same place, so that a second build of everything is not needed.
 fn build() -> PathBuf {
@@ -382,7 +409,7 @@ fn profile_folder() -> PathBuf {
     deps.parent().expect("the profile's folder").to_path_buf()
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     let profile = profile_folder();
     profile.parent().expect("cargo's target folder").into()
 }

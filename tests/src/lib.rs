@@ -6,11 +6,18 @@
 //!   broker   wire      broker: build, start, stop, kill, restart on one data folder
 //!     |       |        wire:   raw frames, and kafka-protocol's own encoding
 //!   klamm serve  <---- loopback
+//!
+//!   zookeeper          the same for the coordinator's port: frames and records by hand
+//!   apache_zookeeper   Apache's own server, where it can be had, to compare with
+//!   coordinator        Klamm's, or Apache's in its place
 //! ```
 
+pub mod apache_zookeeper;
 pub mod batch;
 pub mod broker;
 pub mod client;
+pub mod coordinator;
 pub mod fetch;
 pub mod random;
 pub mod wire;
+pub mod zookeeper;
