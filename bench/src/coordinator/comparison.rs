@@ -40,6 +40,7 @@ impl Measure {
 #[derive(Default)]
 pub struct Comparison {
     rows: Vec<(Measure, [Vec<f64>; 2])>,
+    warnings: Vec<String>,
 }
 
 impl Comparison {
@@ -54,7 +55,15 @@ impl Comparison {
         self.rows[at].1[who as usize].push(value);
     }
 
+    /// What makes the figures worth less.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
     pub fn report(self, to: &mut Report) {
+        self.warnings
+            .into_iter()
+            .for_each(|warning| to.warn(warning));
         for (
             Measure {
                 id,

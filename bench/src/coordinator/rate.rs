@@ -5,8 +5,8 @@
 //!   1 session x 256:   create  set  get
 //! ```
 //!
-//! The first round is a warm-up and does not count: a virtual machine compiles what it
-//! runs often. Nodes made in a round are deleted in it. CPU is user and system time of
+//! The first two rounds are a warm-up and do not count: a virtual machine compiles what
+//! it runs often, and on one core that takes its time. Nodes made in a round are deleted in it. CPU is user and system time of
 //! all the server's threads, from /proc, divided by what was answered meanwhile.
 
 use super::Run;
@@ -43,11 +43,17 @@ const SHAPES: [Shape; 2] = [
     },
 ];
 
+const WARM_UP_ROUNDS: u32 = 2;
+
 pub fn take(run: &Run, to: &mut Comparison) -> Outcome {
     let servers = run.start_all("rate", run.apart)?;
     let mut nowhere = Comparison::default();
-    for repeat in 0..=run.args.repeats {
-        let to = if repeat == 0 { &mut nowhere } else { &mut *to };
+    for round in 0..WARM_UP_ROUNDS + run.args.repeats {
+        let to = if round < WARM_UP_ROUNDS {
+            &mut nowhere
+        } else {
+            &mut *to
+        };
         for shape in &SHAPES {
             let mut trees = Vec::new();
             for (server, _) in &servers {
