@@ -15,6 +15,7 @@
 //! the same state on every machine and at every time, which is what lets a changelog
 //! (and later a consensus log) be replayed. Of the engine only its units are used.
 
+pub mod acl;
 pub mod cluster;
 pub mod codec;
 pub mod command;
@@ -25,11 +26,14 @@ pub mod image;
 pub mod offset_nodes;
 pub mod offsets;
 pub mod path;
+pub mod sessions;
 pub mod settings;
 pub mod stat;
 pub mod tree;
+pub mod watches;
 
 /// The two clocks, and who waits: the same for groups and for all else.
+pub use coordinator::zookeeper;
 pub use groups::{Now, Token};
 
 use std::fmt;

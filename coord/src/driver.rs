@@ -10,6 +10,9 @@
 //!                         |      Host::apply_image, every shard --> the others are
 //!                         |                                         answered
 //!                         +--> every now and then a snapshot, beside all this
+//!
+//!   Keeper::with --> reads and writes of ZooKeeper's clients, answered at once;
+//!                    Clients::committed says when an answer may leave
 //! ```
 //!
 //! One per broker, on shard 0. An answer leaves only once the changelog is committed up
@@ -22,6 +25,7 @@
 use crate::changelog::{Changelog, ChangelogError};
 use crate::core::coordinator::{Core, CoreConfig, Output, Request, Response};
 use crate::core::image::Image;
+use crate::core::zookeeper::{ConnectionId, Fired};
 use crate::core::{Now, Token, Zxid};
 use crate::snapshot;
 use futures_channel::oneshot;
@@ -49,6 +53,38 @@ pub trait Host: 'static {
     /// ones, one at a time. What fails of it (a partition that cannot be opened) is
     /// the host's to tell its clients.
     fn apply_image(&self, image: Arc<Image>) -> impl Future<Output = ()>;
+}
+
+/// Who serves ZooKeeper's clients: told of what concerns their connections.
+pub trait Clients {
+    /// Watches that fired: to be sent to each of the connections once the zxid is
+    /// committed, before the answer of any later call.
+    fn fired(&self, fired: Vec<Fired>);
+
+    /// The session has ended, or is on another connection: nothing more is answered here.
+    fn hang_up(&self, connection: ConnectionId);
+
+    /// What waited for this or an earlier change may be sent.
+    fn committed(&self, upto: Zxid);
+
+    /// Nothing is committed any more.
+    fn stopped(&self);
+}
+
+/// The state machine, as the front of ZooKeeper's clients uses it.
+pub trait Keeper {
+    /// Does work on the state. What it wants persisted is taken to the changelog together;
+    /// what fired and was not taken with `take_fired` goes to [`Clients::fired`].
+    /// The work must not call the keeper again.
+    fn with(&self, work: &mut dyn FnMut(&mut Core, Now));
+
+    /// Everything up to here is committed.
+    fn committed(&self) -> Zxid;
+
+    fn set_clients(&self, clients: Rc<dyn Clients>);
+
+    /// Why nothing is answered any more, where that is so.
+    fn stopped(&self) -> Option<Stopped>;
 }
 
 #[derive(Clone, Debug)]
@@ -128,10 +164,13 @@ pub struct Driver<I: Io, H: Host> {
     core: RefCell<Core>,
     waiting: RefCell<HashMap<Token, oneshot::Sender<Result<Response, Stopped>>>>,
     tokens: Cell<u64>,
+    clients: RefCell<Option<Rc<dyn Clients>>>,
 
     /// What the core gave out since the last batch was taken to the changelog.
     gathered: RefCell<Output>,
     committing: Cell<bool>,
+    /// Everything up to here is committed.
+    committed: Cell<Zxid>,
     /// Committed, not yet applied, in order; answers that wait for that.
     publishing: RefCell<VecDeque<Published>>,
     is_publishing: Cell<bool>,
@@ -183,6 +222,7 @@ impl<I: Io, H: Host> Driver<I, H> {
             .replay(last, |zxid, command| core.apply(zxid, command))
             .await?;
         io.sync_dir(&dir).await.map_err(failed(&dir))?;
+        let committed = core.zxid();
         core.start(now(&io))
             .map_err(|error| OpenError::Start(error.message))?;
 
@@ -194,8 +234,10 @@ impl<I: Io, H: Host> Driver<I, H> {
             core: RefCell::new(core),
             waiting: RefCell::default(),
             tokens: Cell::new(0),
+            clients: RefCell::default(),
             gathered: RefCell::default(),
             committing: Cell::new(false),
+            committed: Cell::new(committed),
             publishing: RefCell::default(),
             is_publishing: Cell::new(false),
             changed: Signal::new(),
@@ -275,6 +317,10 @@ impl<I: Io, H: Host> Driver<I, H> {
     /// that saves a replay, and closes the changelog.
     pub async fn close(self: &Rc<Self>) -> Result<(), ChangelogError> {
         self.closing.set(true);
+        if self.stopped.borrow().is_none() {
+            self.core.borrow_mut().end_own_session(now(&self.io));
+            self.collect();
+        }
         self.settled().await;
         let failed_before = self.stopped().is_some();
         self.stop("the coordinator is closed");
@@ -309,13 +355,16 @@ impl<I: Io, H: Host> Driver<I, H> {
         if deadline.is_some_and(|at| self.armed.get().is_none_or(|armed| at < armed)) {
             self.changed.wake();
         }
+        self.tell_clients(output.fired, output.hang_up);
         let mut gathered = self.gathered.borrow_mut();
-        gathered.persist.extend(output.persist);
+        if gathered.persist.is_empty() {
+            gathered.persist = output.persist;
+        } else {
+            gathered.persist.extend(output.persist);
+        }
         gathered.send.extend(output.send);
         gathered.image = output.image.or(gathered.image.take());
-        let is_empty =
-            gathered.persist.is_empty() && gathered.send.is_empty() && gathered.image.is_none();
-        if is_empty || self.committing.get() {
+        if gathered.is_empty() || self.committing.get() {
             return;
         }
         if gathered.persist.is_empty() {
@@ -329,16 +378,39 @@ impl<I: Io, H: Host> Driver<I, H> {
         self.io.spawn(self.clone().run_commits());
     }
 
+    fn tell_clients(&self, fired: Vec<Fired>, hang_up: Vec<ConnectionId>) {
+        if fired.is_empty() && hang_up.is_empty() {
+            return;
+        }
+        let clients = self.clients.borrow().clone();
+        let Some(clients) = clients else { return };
+        if !fired.is_empty() {
+            clients.fired(fired);
+        }
+        for connection in hang_up {
+            clients.hang_up(connection);
+        }
+    }
+
     /// Takes batch after batch to the changelog until nothing has gathered.
     async fn run_commits(self: Rc<Self>) {
         while self.stopped.borrow().is_none() {
             let output = std::mem::take(&mut *self.gathered.borrow_mut());
-            if output.persist.is_empty() && output.send.is_empty() && output.image.is_none() {
+            if output.is_empty() {
                 break;
             }
             let snapshot = self.snapshot_if_due();
             match self.changelog.commit(&output.persist).await {
-                Ok(bytes) => self.snapshot.borrow_mut().since += bytes,
+                Ok(bytes) => {
+                    self.snapshot.borrow_mut().since += bytes;
+                    if let Some((last, _)) = output.persist.last() {
+                        self.committed.set(*last);
+                        let clients = self.clients.borrow().clone();
+                        if let Some(clients) = clients {
+                            clients.committed(*last);
+                        }
+                    }
+                }
                 Err(error) => {
                     log::error!("{error}; the coordinator answers nothing from now on");
                     self.stop(&error.to_string());
@@ -413,6 +485,10 @@ impl<I: Io, H: Host> Driver<I, H> {
         let waiting: Vec<_> = self.waiting.borrow_mut().drain().collect();
         for (_, sender) in waiting {
             drop(sender.send(Err(stopped.clone())));
+        }
+        let clients = self.clients.borrow().clone();
+        if let Some(clients) = clients {
+            clients.stopped();
         }
         self.changed.wake();
     }
@@ -489,6 +565,25 @@ impl<I: Io, H: Host> Driver<I, H> {
         }
         self.snapshot.borrow_mut().writing = false;
         self.changed.wake();
+    }
+}
+
+impl<I: Io, H: Host> Keeper for Rc<Driver<I, H>> {
+    fn with(&self, work: &mut dyn FnMut(&mut Core, Now)) {
+        work(&mut self.core.borrow_mut(), now(&self.io));
+        self.collect();
+    }
+
+    fn committed(&self) -> Zxid {
+        self.committed.get()
+    }
+
+    fn set_clients(&self, clients: Rc<dyn Clients>) {
+        *self.clients.borrow_mut() = Some(clients);
+    }
+
+    fn stopped(&self) -> Option<Stopped> {
+        Driver::stopped(self)
     }
 }
 

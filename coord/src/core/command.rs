@@ -5,6 +5,8 @@
 //!   kind 1  tree     count | op*
 //!   kind 2  group    a group record, in its own format
 //!   kind 3  refused  nothing: a write that failed; it has a zxid, as in ZooKeeper
+//!   kind 4  session opened   id i64 | timeout i32 | internal u8 | password
+//!   kind 5  session closed   id i64; its ephemeral nodes go with it
 //!
 //!   op      = 1 create  path | data? | acl | lifetime | sequential u8
 //!             2 delete  path | version i32
@@ -21,6 +23,7 @@ use crate::core::codec::{
     DecodeError, Reader, put_bytes, put_i32, put_i64, put_len, put_option, put_u8,
 };
 use crate::core::groups::Record;
+use crate::core::sessions::{self, SessionId, SessionRecord};
 use crate::core::tree::{Op, get_acl, get_lifetime, put_acl, put_lifetime};
 use klamm_engine::units::TimestampMs;
 
@@ -41,6 +44,8 @@ pub enum Change {
     Group(Record),
     /// Nothing but the zxid.
     Refused,
+    SessionOpened(SessionRecord),
+    SessionClosed(SessionId),
 }
 
 impl Command {
@@ -60,6 +65,14 @@ impl Command {
                 record.encode(out);
             }
             Change::Refused => put_u8(out, 3),
+            Change::SessionOpened(record) => {
+                put_u8(out, 4);
+                sessions::put_record(out, record);
+            }
+            Change::SessionClosed(id) => {
+                put_u8(out, 5);
+                put_i64(out, id.0);
+            }
         }
     }
 
@@ -90,6 +103,8 @@ impl Command {
                 });
             }
             3 => Change::Refused,
+            4 => Change::SessionOpened(sessions::get_record(&mut reader)?),
+            5 => Change::SessionClosed(SessionId(reader.i64()?)),
             _ => return Err(reader.fail("a command of a kind that is not known")),
         };
         reader.end()?;
@@ -183,6 +198,15 @@ mod tests {
             1 => ".{0,8}".prop_map(|group| Change::Group(Record::GroupRemoved { group })),
             1 => ".{0,8}".prop_map(|topic| Change::Group(Record::TopicForgotten { topic })),
             1 => Just(Change::Refused),
+            1 => (any::<i64>(), any::<i32>(), any::<bool>(), any::<[u8; 16]>()).prop_map(
+                |(id, timeout_ms, internal, password)| Change::SessionOpened(SessionRecord {
+                    id: SessionId(id),
+                    timeout_ms,
+                    password,
+                    internal,
+                })
+            ),
+            1 => any::<i64>().prop_map(|id| Change::SessionClosed(SessionId(id))),
         ];
         (any::<i64>(), change).prop_map(|(ms, change)| Command {
             time: TimestampMs(ms),
@@ -249,7 +273,7 @@ mod tests {
         }
 
         #[test]
-        fn noise_never_panics(mut noise in prop::collection::vec(any::<u8>(), 0..200), kind in 0..5u8) {
+        fn noise_never_panics(mut noise in prop::collection::vec(any::<u8>(), 0..200), kind in 0..7u8) {
             let _ = Command::decode(&noise);
             noise.splice(0..0, [1, 0, 0, 0, 0, 0, 0, 0, 0, kind]);
             let _ = Command::decode(&noise);

@@ -8,6 +8,7 @@
 //!         persist [(Zxid, Command)]   in order, without gaps
 //!         send    [(Zxid, Token, Response)]   once committed up to that zxid
 //!         image   the newest, where it changed; before the answers are sent
+//!         fired   watches, and who is to be told: see `zookeeper`
 //! ```
 //!
 //! A step changes the state at once; the answer to it, and to every later step that
@@ -25,14 +26,18 @@ use crate::core::codec::{DecodeError, Reader, put_bytes, put_i64, put_u32};
 use crate::core::command::{Change, Command};
 use crate::core::groups::{self, GroupConfig, Groups, Record};
 use crate::core::image::{Broker, Image};
+use crate::core::sessions::{SessionId, Sessions};
 use crate::core::settings::{BrokerConfig, ConfigEntry};
-use crate::core::tree::{Event, MultiError, Op, OpResult, Tree};
+use crate::core::tree::{Access, Event, MultiError, Op, OpResult, Tree};
+use crate::core::watches::{ConnectionId, Fired, Watches};
 use crate::core::{Now, Token, Zxid, offset_nodes};
 use klamm_engine::units::{Nanos, ProducerEpoch, TimestampMs, TopicId};
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
+
+pub mod zookeeper;
 
 /// What the coordinator can be asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,17 +106,36 @@ pub struct Output {
     pub send: Vec<(Zxid, Token, Response)>,
     /// The cluster as it is now, where it changed since the last output.
     pub image: Option<Arc<Image>>,
+    /// Whom to tell of what, in order: before the answers of later calls.
+    pub fired: Vec<Fired>,
+    /// Connections to be closed: their session has ended, or is on another one.
+    pub hang_up: Vec<ConnectionId>,
+}
+
+impl Output {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.persist.is_empty()
+            && self.send.is_empty()
+            && self.image.is_none()
+            && self.fired.is_empty()
+            && self.hang_up.is_empty()
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
     pub broker: BrokerConfig,
+    pub zookeeper: zookeeper::ZooKeeperConfig,
     /// What the cluster is called where it has no name yet: the one in the data
     /// folder's `meta.properties`. None: a new one from the seed.
     pub cluster_id: Option<String>,
     /// Feeds topic ids, the cluster's id and member ids. 128 random bits, new at each
     /// start: the same seed twice gives the same ids twice.
     pub id_seed: u128,
+    /// Makes session passwords: 128 random bits of their own, since from ids that are
+    /// public the seed above can be told.
+    pub session_secret: u128,
 }
 
 impl CoreConfig {
@@ -139,6 +163,14 @@ pub struct Core {
     zxid: Zxid,
     tree: Tree,
     groups: Groups,
+    sessions: Sessions,
+    watches: Watches,
+    /// The broker's own session, from the start to the stop.
+    own_session: Option<SessionId>,
+    /// The last change of an ACL: nodes do not tell it.
+    acl_zxid: Zxid,
+    /// When containers and nodes with a time to live are looked through next.
+    reap_at: Option<Nanos>,
     /// None until `start`: a replay need not read back what later commands change.
     cluster: Option<Cluster>,
     image: Option<Arc<Image>>,
@@ -185,6 +217,11 @@ impl Core {
             zxid: Zxid::ZERO,
             tree: Tree::new(),
             groups: Groups::new(config.groups()),
+            sessions: Sessions::default(),
+            watches: Watches::default(),
+            own_session: None,
+            acl_zxid: Zxid::ZERO,
+            reap_at: None,
             cluster: None,
             image: None,
             image_is_news: false,
@@ -223,6 +260,7 @@ impl Core {
         }
         self.zxid = Zxid(reader.i64().map_err(decode)?);
         self.tree = Tree::decode(reader).map_err(decode)?;
+        self.sessions = Sessions::decode(reader).map_err(decode)?;
         while !reader.is_at_end() {
             let at = reader.at();
             let bytes = reader.bytes().map_err(decode)?;
@@ -236,7 +274,8 @@ impl Core {
     /// The whole state.
     ///
     /// ```text
-    ///   "KLAMMSNP" | version u32 = 1 | zxid i64 | tree | (length u32 | group record)*
+    ///   "KLAMMSNP" | version u32 = 1 | zxid i64 | tree | sessions
+    ///   | (length u32 | group record)*
     ///   | CRC-32 (crc32fast) of all before, u32
     /// ```
     #[must_use]
@@ -246,6 +285,7 @@ impl Core {
         put_u32(&mut out, SNAPSHOT_VERSION);
         put_i64(&mut out, self.zxid.0);
         self.tree.encode(&mut out);
+        self.sessions.encode(&mut out);
         let mut record_bytes = Vec::new();
         for record in self.groups.snapshot() {
             record_bytes.clear();
@@ -280,6 +320,12 @@ impl Core {
                 offset_nodes::show(&mut self.tree, zxid, command.time, record, &mut self.events);
             }
             Change::Refused => {}
+            Change::SessionOpened(record) => self.sessions.open(record.clone(), Nanos(0)),
+            Change::SessionClosed(id) => {
+                self.sessions.close(*id);
+                let events = &mut self.events;
+                self.tree.end_session(zxid, command.time, id.0, events);
+            }
         }
         self.events.clear();
     }
@@ -291,6 +337,9 @@ impl Core {
         assert!(self.cluster.is_none(), "a start comes once");
         self.cluster = Some(Cluster::read(&self.tree, self.config.broker.clone()));
         self.image_is_news = true;
+        self.tree
+            .set_enforce_quota(self.config.zookeeper.enforce_quota);
+        self.start_sessions(now);
         self.groups.resume(now, &mut self.group_output);
         self.drain_groups(now);
         let mut missing: Vec<Op> = znodes::PERSISTENT
@@ -386,12 +435,20 @@ impl Core {
     pub fn tick(&mut self, now: Now) {
         self.groups.tick(now, &mut self.group_output);
         self.drain_groups(now);
+        self.tick_sessions(now);
     }
 
     /// No later than the first moment at which a tick has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        self.groups.next_deadline()
+        [
+            self.groups.next_deadline(),
+            self.sessions.next_deadline(),
+            self.reap_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What is to be done since the last call.
@@ -615,15 +672,7 @@ impl Core {
     fn commit_tree_ops(&mut self, ops: Vec<Op>, now: Now) -> Result<Vec<OpResult>, MultiError> {
         let result = self.change(now.wall, ops).map_err(|(error, _)| error);
         if result.is_err() {
-            // A failed write has a zxid too; its operations need not be kept.
-            self.zxid = self.zxid.next();
-            self.output.persist.push((
-                self.zxid,
-                Command {
-                    time: now.wall,
-                    change: Change::Refused,
-                },
-            ));
+            self.refuse_write(now);
         }
         result
     }
@@ -664,43 +713,63 @@ impl Core {
         time: TimestampMs,
         ops: Vec<Op>,
     ) -> Result<Vec<OpResult>, (MultiError, Vec<Op>)> {
+        self.change_as(Access::All, time, ops)
+    }
+
+    /// The same, as far as the nodes' ACLs allow it.
+    fn change_as(
+        &mut self,
+        access: Access<'_>,
+        time: TimestampMs,
+        ops: Vec<Op>,
+    ) -> Result<Vec<OpResult>, (MultiError, Vec<Op>)> {
         let zxid = self.zxid.next();
-        let results = match self.tree.multi(zxid, time, &ops, &mut self.events) {
-            Ok(results) => results,
-            Err(error) => return Err((error, ops)),
-        };
-        self.zxid = zxid;
-        let change = Change::Tree(ops);
-        self.output.persist.push((zxid, Command { time, change }));
+        let done = self
+            .tree
+            .multi_as(access, zxid, time, &ops, &mut self.events);
+        match done {
+            Ok(results) => {
+                self.persist(time, Change::Tree(ops));
+                self.follow();
+                Ok(results)
+            }
+            Err(error) => Err((error, ops)),
+        }
+    }
+
+    /// Gives a command out that was done; the next zxid is its.
+    fn persist(&mut self, time: TimestampMs, change: Change) {
+        self.zxid = self.zxid.next();
+        self.output
+            .persist
+            .push((self.zxid, Command { time, change }));
+    }
+
+    /// Tells everyone of what the last change did to the tree.
+    fn follow(&mut self) {
+        self.watches
+            .fire(self.zxid, &self.events, &mut self.output.fired);
         let cluster = self.cluster.as_mut().expect("changes come after the start");
         if cluster.follow(&self.tree, &self.events) {
             self.image = None;
             self.image_is_news = true;
         }
         self.events.clear();
-        Ok(results)
     }
 
     /// Takes over what the groups want persisted and sent.
     fn drain_groups(&mut self, now: Now) {
         let mut drained = std::mem::take(&mut self.group_output);
         for record in drained.persist.drain(..) {
-            self.zxid = self.zxid.next();
             offset_nodes::show(
                 &mut self.tree,
-                self.zxid,
+                self.zxid.next(),
                 now.wall,
                 &record,
                 &mut self.events,
             );
-            self.events.clear();
-            self.output.persist.push((
-                self.zxid,
-                Command {
-                    time: now.wall,
-                    change: Change::Group(record),
-                },
-            ));
+            self.persist(now.wall, Change::Group(record));
+            self.follow();
         }
         for (token, response) in drained.send.drain(..) {
             self.output

@@ -21,6 +21,7 @@
 #![allow(clippy::box_collection)]
 
 mod ops;
+mod quota;
 mod snapshot;
 
 #[cfg(test)]
@@ -31,8 +32,9 @@ pub(super) use snapshot::{get_acl, get_lifetime, put_acl, put_lifetime};
 pub use ops::{ANY_VERSION, BadArguments, Event, EventKind, MultiError, Op, OpResult, TreeError};
 
 use crate::core::Zxid;
+use crate::core::acl::{self, Identity};
 use crate::core::path;
-use crate::core::stat::{Acl, Lifetime, Stat};
+use crate::core::stat::{Acl, Lifetime, Perms, Stat};
 use klamm_engine::units::TimestampMs;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +49,9 @@ pub struct Tree {
     /// The nodes that may have to be removed without anyone asking.
     containers: BTreeSet<Box<str>>,
     ttls: BTreeSet<Box<str>>,
+    /// The nodes below which quotas count.
+    quotas: BTreeSet<Box<str>>,
+    enforce_quota: bool,
 }
 
 type NodeId = u32;
@@ -70,6 +75,25 @@ struct Node {
     acl: Option<Box<Vec<Acl>>>,
 }
 
+/// What ACLs are held against.
+#[derive(Clone, Copy, Debug)]
+pub enum Access<'a> {
+    /// The broker's own work, and a replay: what was allowed once is done again.
+    All,
+    /// A client, by what it has shown to be.
+    Of(&'a [Identity]),
+}
+
+impl Access<'_> {
+    fn check(self, node: &Node, perm: Perms) -> Result<(), TreeError> {
+        match (self, &node.acl) {
+            (Access::All, _) | (_, None) => Ok(()),
+            (Access::Of(who), Some(acl)) if acl::allows(acl, perm, who) => Ok(()),
+            (Access::Of(_), Some(_)) => Err(TreeError::NoAuth),
+        }
+    }
+}
+
 /// How to take back one operation of a multi.
 enum Undo {
     Create {
@@ -82,6 +106,7 @@ enum Undo {
         parent: ParentBefore,
     },
     Set {
+        path: String,
         id: NodeId,
         data: Option<Box<[u8]>>,
         mzxid: Zxid,
@@ -114,6 +139,8 @@ impl Tree {
             ephemerals: BTreeMap::new(),
             containers: BTreeSet::new(),
             ttls: BTreeSet::new(),
+            quotas: BTreeSet::new(),
+            enforce_quota: false,
         };
         let fresh = || Node::new(Zxid::ZERO, TimestampMs(0), None, Lifetime::Persistent, None);
         let root = tree.nodes.insert(fresh());
@@ -122,6 +149,11 @@ impl Tree {
             tree.link(path, fresh());
         }
         tree
+    }
+
+    /// Whether hard quotas are held to (ZooKeeper's `enforceQuota`).
+    pub fn set_enforce_quota(&mut self, enforce: bool) {
+        self.enforce_quota = enforce;
     }
 
     // -- reads
@@ -144,7 +176,7 @@ impl Tree {
 
     /// The names of a node's children, sorted.
     #[must_use]
-    pub fn children(&self, path: &str) -> Option<impl Iterator<Item = &str>> {
+    pub fn children<'a>(&'a self, path: &str) -> Option<impl Iterator<Item = &'a str> + use<'a>> {
         let node = self.nodes.get(self.find(path)?);
         Some(
             node.children
@@ -157,6 +189,48 @@ impl Tree {
     #[must_use]
     pub fn acl(&self, path: &str) -> Option<Vec<Acl>> {
         self.find(path).map(|id| self.nodes.get(id).acl())
+    }
+
+    /// A node's data and stat, where its ACL allows `perms`.
+    pub fn read(
+        &self,
+        path: &str,
+        access: Access<'_>,
+        perms: Perms,
+    ) -> Result<(Option<&[u8]>, Stat), TreeError> {
+        let node = self.nodes.get(self.find(path).ok_or(TreeError::NoNode)?);
+        access.check(node, perms)?;
+        Ok((node.data.as_deref(), node.stat()))
+    }
+
+    /// The change that what `path` shows rests on: its own last one, or where there is no
+    /// such node, the last one of the children among which it is missing.
+    #[must_use]
+    pub fn rests_on(&self, path: &str) -> Zxid {
+        let mut id = ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let node = self.nodes.get(id);
+            match node.children.as_ref().and_then(|c| c.get(name)) {
+                Some(child) => id = *child,
+                None => return node.pzxid,
+            }
+        }
+        let node = self.nodes.get(id);
+        node.mzxid.max(node.pzxid)
+    }
+
+    /// How many nodes stand below one.
+    #[must_use]
+    pub fn count_children(&self, path: &str) -> Option<usize> {
+        let mut count = 0;
+        let mut open = vec![self.find(path)?];
+        while let Some(id) = open.pop() {
+            let before = open.len();
+            let children = &self.nodes.get(id).children;
+            open.extend(children.iter().flat_map(|c| c.values()).copied());
+            count += open.len() - before;
+        }
+        Some(count)
     }
 
     #[must_use]
@@ -184,9 +258,43 @@ impl Tree {
             .map(|path| &**path)
     }
 
+    /// How many sessions have ephemeral nodes, and how many nodes those are.
+    #[must_use]
+    pub fn count_ephemerals(&self) -> (usize, usize) {
+        let nodes = self.ephemerals.values().map(BTreeSet::len).sum();
+        (self.ephemerals.len(), nodes)
+    }
+
+    /// Each session with ephemeral nodes, and their paths.
+    pub fn all_ephemerals(&self) -> impl Iterator<Item = (i64, impl Iterator<Item = &str>)> {
+        self.ephemerals
+            .iter()
+            .map(|(session, paths)| (*session, paths.iter().map(|path| &**path)))
+    }
+
+    /// The bytes of all paths and data, as ZooKeeper's `zk_approximate_data_size` has it.
+    #[must_use]
+    pub fn approximate_data_size(&self) -> usize {
+        let mut bytes = 0;
+        let mut open = vec![(ROOT, 0)];
+        while let Some((id, path_len)) = open.pop() {
+            let node = self.nodes.get(id);
+            bytes += path_len + node.data.as_ref().map_or(0, |d| d.len());
+            let children = node.children.iter().flat_map(|c| c.iter());
+            open.extend(children.map(|(name, id)| (*id, path_len + 1 + name.len())));
+        }
+        bytes
+    }
+
     /// The paths of all container nodes, sorted.
     pub fn containers(&self) -> impl Iterator<Item = &str> {
         self.containers.iter().map(|path| &**path)
+    }
+
+    /// Whether there is anything that may go without anyone asking.
+    #[must_use]
+    pub fn has_reapable(&self) -> bool {
+        !self.containers.is_empty() || !self.ttls.is_empty()
     }
 
     /// The paths of all nodes with a time to live, sorted.
@@ -205,7 +313,7 @@ impl Tree {
         op: &Op,
         events: &mut Vec<Event>,
     ) -> Result<OpResult, TreeError> {
-        self.step(zxid, time, op, events, None)
+        self.step(zxid, time, op, Access::All, events, None)
     }
 
     /// Does all operations in order, or changes nothing. Each sees what those before
@@ -217,11 +325,23 @@ impl Tree {
         ops: &[Op],
         events: &mut Vec<Event>,
     ) -> Result<Vec<OpResult>, MultiError> {
+        self.multi_as(Access::All, zxid, time, ops, events)
+    }
+
+    /// The same, as far as the nodes' ACLs allow it.
+    pub fn multi_as(
+        &mut self,
+        access: Access<'_>,
+        zxid: Zxid,
+        time: TimestampMs,
+        ops: &[Op],
+        events: &mut Vec<Event>,
+    ) -> Result<Vec<OpResult>, MultiError> {
         let events_before = events.len();
         let mut undo = Vec::with_capacity(ops.len());
         let mut results = Vec::with_capacity(ops.len());
         for (index, op) in ops.iter().enumerate() {
-            match self.step(zxid, time, op, events, Some(&mut undo)) {
+            match self.step(zxid, time, op, access, events, Some(&mut undo)) {
                 Ok(result) => results.push(result),
                 Err(error) => {
                     events.truncate(events_before);
@@ -248,7 +368,7 @@ impl Tree {
     ) {
         debug_assert_eq!(path::validate(path), Ok(()));
         if let Some(id) = self.find(path) {
-            self.set(id, zxid, time, Some(data));
+            self.set(path, id, zxid, time, Some(data));
             events.push(Event {
                 kind: EventKind::DataChanged,
                 path: path.to_owned(),
@@ -307,6 +427,21 @@ impl Tree {
         }
     }
 
+    /// Removes a session's ephemeral nodes.
+    pub fn end_session(
+        &mut self,
+        zxid: Zxid,
+        time: TimestampMs,
+        session: i64,
+        events: &mut Vec<Event>,
+    ) {
+        let paths: Vec<String> = self.ephemerals(session).map(str::to_owned).collect();
+        for path in paths {
+            let deleted = self.apply(zxid, time, &Op::delete(path), events);
+            debug_assert_eq!(deleted, Ok(OpResult::Delete));
+        }
+    }
+
     // -- inside
 
     fn step(
@@ -314,6 +449,7 @@ impl Tree {
         zxid: Zxid,
         time: TimestampMs,
         op: &Op,
+        access: Access<'_>,
         events: &mut Vec<Event>,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<OpResult, TreeError> {
@@ -325,11 +461,17 @@ impl Tree {
                 lifetime,
                 sequential,
             } => {
-                let (parent, path) = self.check_create(path, acl, *lifetime, *sequential)?;
+                let (parent, path) =
+                    self.check_create(path, acl, *lifetime, *sequential, access)?;
+                let is_client = matches!(access, Access::Of(_));
+                if is_client && self.exceeds_quota(&path, bytes_of(data.as_deref()), 1) {
+                    return Err(TreeError::QuotaExceeded);
+                }
                 let node = Node::new(zxid, time, data.as_deref(), *lifetime, boxed(acl));
-                let stat = node.stat();
+                let (stat, bytes) = (node.stat(), node.data_bytes());
                 self.link(&path, node);
                 let before = self.nodes.get_mut(parent).child_changed(zxid, 1);
+                self.quota_created(&path, bytes);
                 tell_parent(events, EventKind::Created, &path);
                 (
                     OpResult::Create {
@@ -343,9 +485,10 @@ impl Tree {
                 )
             }
             Op::Delete { path, version } => {
-                let parent = self.check_delete(path, *version)?;
+                let parent = self.check_delete(path, *version, access)?;
                 let node = Box::new(self.unlink(path));
                 let before = self.nodes.get_mut(parent).child_changed(zxid, 0);
+                self.quota_deleted(path, node.data_bytes());
                 tell_parent(events, EventKind::Deleted, path);
                 (
                     OpResult::Delete,
@@ -361,8 +504,18 @@ impl Tree {
                 data,
                 version,
             } => {
-                let id = self.check_version(path, |node| node.version, *version)?;
-                let before = self.set(id, zxid, time, data.as_deref());
+                let id = self.check_version(
+                    path,
+                    |node| node.version,
+                    *version,
+                    (access, Perms::WRITE),
+                )?;
+                let more = bytes_of(data.as_deref()) - self.nodes.get(id).data_bytes();
+                if matches!(access, Access::Of(_)) && self.exceeds_quota(path, more, 0) {
+                    return Err(TreeError::QuotaExceeded);
+                }
+                let before = self.set(path, id, zxid, time, data.as_deref());
+                self.quota_changed(path, more, 0);
                 events.push(Event {
                     kind: EventKind::DataChanged,
                     path: path.clone(),
@@ -375,8 +528,14 @@ impl Tree {
                 )
             }
             Op::SetAcl { path, acl, version } => {
+                path::validate(path).map_err(|e| TreeError::BadArguments(BadArguments::Path(e)))?;
                 check_acl(acl)?;
-                let id = self.check_version(path, |node| node.aversion, *version)?;
+                let id = self.check_version(
+                    path,
+                    |node| node.aversion,
+                    *version,
+                    (access, Perms::ADMIN),
+                )?;
                 let node = self.nodes.get_mut(id);
                 node.aversion = node.aversion.wrapping_add(1);
                 let before = std::mem::replace(&mut node.acl, boxed(acl));
@@ -386,7 +545,7 @@ impl Tree {
                 )
             }
             Op::Check { path, version } => {
-                self.check_version(path, |node| node.version, *version)?;
+                self.check_version(path, |node| node.version, *version, (access, Perms::READ))?;
                 return Ok(OpResult::Check);
             }
         };
@@ -404,6 +563,7 @@ impl Tree {
         acl: &[Acl],
         lifetime: Lifetime,
         sequential: bool,
+        access: Access<'_>,
     ) -> Result<(NodeId, String), TreeError> {
         let parent = match path.rfind('/') {
             None => return Err(judge(path)),
@@ -417,6 +577,7 @@ impl Tree {
         check_acl(acl)?;
         let parent = self.find(parent).ok_or(TreeError::NoNode)?;
         let above = self.nodes.get(parent);
+        access.check(above, Perms::CREATE)?;
         let path = if sequential {
             format!("{path}{:010}", above.creates)
         } else {
@@ -432,7 +593,12 @@ impl Tree {
         Ok((parent, path))
     }
 
-    fn check_delete(&self, path: &str, version: i32) -> Result<NodeId, TreeError> {
+    fn check_delete(
+        &self,
+        path: &str,
+        version: i32,
+        access: Access<'_>,
+    ) -> Result<NodeId, TreeError> {
         if RESERVED.contains(&path) {
             return Err(TreeError::BadArguments(BadArguments::Reserved));
         }
@@ -440,6 +606,12 @@ impl Tree {
         if !path.contains('/') || path.contains('\0') {
             return Err(judge(path));
         }
+        let above = match path.rfind('/') {
+            Some(0) | None => "/",
+            Some(at) => &path[..at],
+        };
+        let parent = self.find(above).ok_or(TreeError::NoNode)?;
+        access.check(self.nodes.get(parent), Perms::DELETE)?;
         let node = self.nodes.get(self.find(path).ok_or(TreeError::NoNode)?);
         if version != ANY_VERSION && version != node.version {
             return Err(TreeError::BadVersion);
@@ -447,8 +619,7 @@ impl Tree {
         if node.children.is_some() {
             return Err(TreeError::NotEmpty);
         }
-        let (parent, _) = path::split(path).expect("a node that is not the root has a parent");
-        Ok(self.find(parent).expect("a node's parent is there"))
+        Ok(parent)
     }
 
     fn check_version(
@@ -456,18 +627,28 @@ impl Tree {
         path: &str,
         of: impl Fn(&Node) -> i32,
         version: i32,
+        (access, perm): (Access<'_>, Perms),
     ) -> Result<NodeId, TreeError> {
         path::validate(path).map_err(|e| TreeError::BadArguments(BadArguments::Path(e)))?;
         let id = self.find(path).ok_or(TreeError::NoNode)?;
+        access.check(self.nodes.get(id), perm)?;
         if version != ANY_VERSION && version != of(self.nodes.get(id)) {
             return Err(TreeError::BadVersion);
         }
         Ok(id)
     }
 
-    fn set(&mut self, id: NodeId, zxid: Zxid, time: TimestampMs, data: Option<&[u8]>) -> Undo {
+    fn set(
+        &mut self,
+        path: &str,
+        id: NodeId,
+        zxid: Zxid,
+        time: TimestampMs,
+        data: Option<&[u8]>,
+    ) -> Undo {
         let node = self.nodes.get_mut(id);
         let before = Undo::Set {
+            path: path.to_owned(),
             id,
             data: node.data.take(),
             mzxid: node.mzxid,
@@ -482,19 +663,25 @@ impl Tree {
     fn take_back(&mut self, step: Undo) {
         let (path, parent) = match step {
             Undo::Create { path, parent } => {
-                self.unlink(&path);
+                let node = self.unlink(&path);
+                self.quota_deleted(&path, node.data_bytes());
                 (path, parent)
             }
             Undo::Delete { path, node, parent } => {
+                let bytes = node.data_bytes();
                 self.link(&path, *node);
+                self.quota_created(&path, bytes);
                 (path, parent)
             }
             Undo::Set {
+                path,
                 id,
                 data,
                 mzxid,
                 mtime,
             } => {
+                let more = bytes_of(data.as_deref()) - self.nodes.get(id).data_bytes();
+                self.quota_changed(&path, more, 0);
                 let node = self.nodes.get_mut(id);
                 (node.data, node.mzxid, node.mtime) = (data, mzxid, mtime);
                 node.version = node.version.wrapping_sub(1);
@@ -612,6 +799,10 @@ impl Node {
         }
     }
 
+    fn data_bytes(&self) -> i64 {
+        bytes_of(self.data.as_deref())
+    }
+
     fn stat(&self) -> Stat {
         // Requests end at 1 MiB, so neither count nor length comes near 2^31.
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
@@ -649,15 +840,17 @@ impl Node {
     }
 }
 
+fn bytes_of(data: Option<&[u8]>) -> i64 {
+    data.map_or(0, |data| data.len() as i64)
+}
+
 fn boxed(acl: &[Acl]) -> Option<Box<Vec<Acl>>> {
     (acl != Acl::open()).then(|| Box::new(acl.to_vec()))
 }
 
-/// That an ACL has entries and that each could mean something. Which schemes there
-/// are, and who may do what, is decided where sessions are.
+/// That an ACL has entries and that each means somebody.
 fn check_acl(acl: &[Acl]) -> Result<(), TreeError> {
-    let means_nothing = |a: &Acl| a.scheme.is_empty() || (a.scheme == "world" && a.id != "anyone");
-    if acl.is_empty() || acl.iter().any(means_nothing) {
+    if acl.is_empty() || !acl.iter().all(acl::is_valid) {
         Err(TreeError::InvalidAcl)
     } else {
         Ok(())

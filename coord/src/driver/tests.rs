@@ -6,6 +6,7 @@ use crate::core::groups::{
 use crate::core::image::{Broker, Endpoint};
 use crate::core::settings::BrokerConfig;
 use crate::core::tree::Op;
+use crate::core::zookeeper::ZooKeeperConfig;
 use klamm_engine::io::sim::{OpKind, PowerCut, Sim, SimIo, When};
 use klamm_engine::units::{LeaderEpoch, Offset};
 
@@ -54,6 +55,8 @@ fn config(seed: u128) -> DriverConfig {
             broker: BrokerConfig::default(),
             cluster_id: None,
             id_seed: seed,
+            session_secret: 1,
+            zookeeper: ZooKeeperConfig::default(),
         },
         false,
     )

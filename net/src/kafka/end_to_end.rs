@@ -893,6 +893,8 @@ fn a_topic_that_is_asked_for_is_created_and_can_be_written_to_at_once() {
                 broker: BrokerConfig::new(given).unwrap(),
                 cluster_id: None,
                 id_seed: 1,
+                session_secret: 1,
+                zookeeper: Default::default(),
             };
             let io = front.local.io.clone();
             let config = DriverConfig::new(core, true);

@@ -86,6 +86,24 @@ pub fn line(offset: i64, value: &[u8]) -> CommandLine {
                     line.changes = vec![group(&record)];
                 }
                 Change::Refused => line.kind = Some("refused"),
+                Change::SessionOpened(session) => {
+                    line.kind = Some("session");
+                    // Not its password: with it anyone could take the session up.
+                    line.changes = vec![format!(
+                        "opened 0x{:x} timeout {} ms{}",
+                        session.id.0,
+                        session.timeout_ms,
+                        if session.internal {
+                            ", the broker's own"
+                        } else {
+                            ""
+                        }
+                    )];
+                }
+                Change::SessionClosed(id) => {
+                    line.kind = Some("session");
+                    line.changes = vec![format!("closed 0x{:x}", id.0)];
+                }
             }
         }
     }

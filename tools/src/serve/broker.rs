@@ -12,6 +12,7 @@ use crate::serve::settings::Settings;
 use futures_util::future::{Either, join_all, select};
 use klamm_coord::core::coordinator::{CoreConfig, Request, Response};
 use klamm_coord::core::image::{Broker, Endpoint, Image};
+use klamm_coord::core::zookeeper::ZooKeeperConfig;
 use klamm_coord::driver::{Driver, DriverConfig, Host};
 use klamm_engine::data_folder::DataFolder;
 use klamm_engine::io::Io;
@@ -169,6 +170,8 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
         broker: plan.settings.broker.clone(),
         cluster_id: plan.folder.cluster_id().map(str::to_owned),
         id_seed: random_bits()?,
+        session_secret: random_bits()?,
+        zookeeper: ZooKeeperConfig::default(),
     };
     let config = DriverConfig::new(core, plan.folder.clean);
     let host = EveryShard {

@@ -4,6 +4,7 @@ use crate::core::groups::{OffsetCommit, OffsetCommitPartition, OffsetCommitTopic
 use crate::core::image::Endpoint;
 use crate::core::settings::ConfigSource;
 use crate::core::stat::Lifetime;
+use crate::core::zookeeper::ZooKeeperConfig;
 use klamm_engine::units::{LeaderEpoch, Offset};
 
 mod replay;
@@ -23,6 +24,8 @@ fn config(given: &[(&str, &str)]) -> CoreConfig {
         broker: BrokerConfig::new(given).unwrap(),
         cluster_id: None,
         id_seed: 7,
+        session_secret: 1,
+        zookeeper: ZooKeeperConfig::default(),
     }
 }
 

@@ -200,10 +200,10 @@ impl Model {
                 }
             }
             Op::SetAcl { path, acl, version } => {
+                path::validate(path).map_err(bad)?;
                 if acl.is_empty() {
                     return Err(TreeError::InvalidAcl);
                 }
-                path::validate(path).map_err(bad)?;
                 let node = self.nodes.get_mut(path).ok_or(TreeError::NoNode)?;
                 if *version != -1 && *version != node.stat.aversion {
                     return Err(TreeError::BadVersion);

@@ -108,11 +108,15 @@ pub enum TreeError {
     /// The path is none, or is one that must not be deleted.
     BadArguments(BadArguments),
     NoNode,
+    /// The ACL does not allow it.
+    NoAuth,
     BadVersion,
     NoChildrenForEphemerals,
     NodeExists,
     NotEmpty,
     InvalidAcl,
+    /// More nodes or bytes than the quota of a node above allows.
+    QuotaExceeded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +135,13 @@ impl TreeError {
         match self {
             TreeError::BadArguments(_) => -8,
             TreeError::NoNode => -101,
+            TreeError::NoAuth => -102,
             TreeError::BadVersion => -103,
             TreeError::NoChildrenForEphemerals => -108,
             TreeError::NodeExists => -110,
             TreeError::NotEmpty => -111,
             TreeError::InvalidAcl => -114,
+            TreeError::QuotaExceeded => -125,
         }
     }
 }
@@ -147,11 +153,15 @@ impl fmt::Display for TreeError {
             TreeError::BadArguments(BadArguments::Reserved) => "this node must stay",
             TreeError::BadArguments(BadArguments::Ttl) => "a time to live must be above 0",
             TreeError::NoNode => "there is no such node",
+            TreeError::NoAuth => "the node's ACL does not allow it",
             TreeError::BadVersion => "the node has another version",
             TreeError::NoChildrenForEphemerals => "an ephemeral node cannot have children",
             TreeError::NodeExists => "the node is there already",
             TreeError::NotEmpty => "the node has children",
-            TreeError::InvalidAcl => "an ACL must have entries, each with permissions and a scheme",
+            TreeError::InvalidAcl => {
+                "an ACL must have entries, each with a scheme that is known and an id that fits it"
+            }
+            TreeError::QuotaExceeded => "a quota above the node does not allow it",
         })
     }
 }

@@ -47,6 +47,8 @@ impl Tree {
             ephemerals: BTreeMap::new(),
             containers: BTreeSet::new(),
             ttls: BTreeSet::new(),
+            quotas: BTreeSet::new(),
+            enforce_quota: false,
         };
         let (name, root, children) = get_node(reader)?;
         if !name.is_empty() {
@@ -75,6 +77,8 @@ impl Tree {
                 return Err(reader.fail("two nodes of the same path"));
             }
             tree.link(&path, node);
+            // The stats are in the tree already; only where quotas are is not.
+            tree.quota_restored(&path);
             open.push((children, path.len()));
         }
         Ok(tree)
