@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   klamm serve --coordinator-listen ADDRESS --listen ... --cores 1 --data FOLDER/data
+//!               --set maxClientCnxns=0
 //!   java -Xmx1000m -cp JARS QuorumPeerMain FOLDER/zoo.cfg
 //!     JARS: --zookeeper-classpath, else target/zookeeper/lib, which Maven fills once
 //! ```
 //!
 //! Each is as its own start script has it: ZooKeeper with the heap that zkServer.sh
 //! gives (1000 MB), synced before it answers (forceSync, its default), any number of
-//! connections an address (maxClientCnxns=0), its data beside Klamm's. Klamm's broker
+//! connections an address (maxClientCnxns=0, both), its data beside Klamm's. Klamm's broker
 //! comes along with its coordinator, as it does in life.
 
 use super::Args;
