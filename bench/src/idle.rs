@@ -44,12 +44,14 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
             args.partitions
         ));
     }
-    let klamm = Binary::find(common)?;
+    let klamm = Binary::find(common, common.cores())?;
     let workload = format!(
         "{} s, {} cores, {} partitions, no clients",
-        args.seconds, common.cores, args.partitions
+        args.seconds,
+        common.cores(),
+        args.partitions
     );
-    let mut report = Report::new("idle", workload, &klamm)?;
+    let mut report = Report::new("idle", workload, Some(&klamm))?;
     let folder = DataFolder::make(&common.data)?;
     let mut running = klamm.start(&folder.join("broker"))?;
     if args.partitions > 0 {
@@ -80,7 +82,7 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
         mib(memory.resident_bytes_max),
         "MiB",
     );
-    let of_aim = common.cores == 2 && args.partitions == 0;
+    let of_aim = common.cores() == 2 && args.partitions == 0;
     report.add(if of_aim {
         cpu.aim_under(CPU_PERCENT_AIM)
     } else {

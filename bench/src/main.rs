@@ -1,13 +1,15 @@
 //! `klamm-bench`: the figures that Klamm is held against, each by one command.
 //!
 //! ```text
-//!   start   idle   rate          one file each: what is run, what is measured
-//!     |       |      |  \
-//!     |       |      |   disk    what the disk does with the same bytes, alone
-//!   broker  process  topics      a broker of our own; its CPU and memory; what is in it
-//!     |                 |
-//!   klamm serve <---- wire       loopback
-//!                    report      a short table or JSON, with the warnings
+//!   start   idle   rate   coordinator    what is run, what is measured
+//!     |       |     |  \       |   \
+//!     |       |     |  disk   lanes  zookeeper    one client for two coordinators
+//!     |       |     |           |   what the disk does with the same bytes, alone
+//!   broker  process  topics   cores
+//!     |       |        |       who runs where
+//!   server    |       wire      loopback
+//!             |
+//!           /proc    report     a short table or JSON, with the warnings
 //! ```
 //!
 //! Every run starts its own broker, on a free port of the loopback, with its data
@@ -17,15 +19,20 @@
 //! says only whether the figures could be taken.
 
 mod broker;
+mod coordinator;
+mod cores;
 mod data_folder;
 mod disk;
 mod idle;
+mod lanes;
 mod process;
 mod rate;
 mod report;
+mod server;
 mod start;
 mod topics;
 mod wire;
+mod zookeeper;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -59,13 +66,19 @@ struct Common {
     )]
     data: PathBuf,
 
-    /// Cores for the broker.
-    #[arg(long, value_name = "N", default_value_t = 2, global = true)]
-    cores: usize,
+    /// Cores for the broker: 2, or for `coordinator` 1.
+    #[arg(long, value_name = "N", global = true)]
+    cores: Option<usize>,
 
     /// Print JSON instead of a table.
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Common {
+    fn cores(&self) -> usize {
+        self.cores.unwrap_or(2)
+    }
 }
 
 #[derive(Subcommand)]
@@ -73,6 +86,7 @@ enum Figure {
     Start(start::Args),
     Idle(idle::Args),
     Rate(rate::Args),
+    Coordinator(coordinator::Args),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +95,7 @@ fn main() -> ExitCode {
         Figure::Start(start) => start::run(start, &args.common),
         Figure::Idle(idle) => idle::run(idle, &args.common),
         Figure::Rate(rate) => rate::run(rate, &args.common),
+        Figure::Coordinator(coordinator) => coordinator::run(coordinator, &args.common),
     };
     match report {
         Ok(report) if args.common.json => println!("{:#}", report.json()),

@@ -76,15 +76,17 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_micros(100);
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 
 pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
-    let klamm = Binary::find(common)?;
+    let klamm = Binary::find(common, common.cores())?;
     let pace = args.pace.map_or("as fast as possible".to_owned(), |n| {
         format!("{n} records/s")
     });
     let workload = format!(
         "librdkafka, acks=all, {} B records, {} partitions, {} cores, {pace}",
-        args.record_bytes, args.partitions, common.cores
+        args.record_bytes,
+        args.partitions,
+        common.cores()
     );
-    let mut report = Report::new("rate", workload, &klamm)?;
+    let mut report = Report::new("rate", workload, Some(&klamm))?;
     let folder = DataFolder::make(&common.data)?;
     let Started {
         broker,

@@ -7,6 +7,13 @@
 //!   klamm: /.../klamm   cores: 2   load before: 0.41
 //!   warning: ...
 //! ```
+//!
+//! A figure may stand beside another server's of the same run: then it is the ratio
+//! that counts, on a machine that has other things to do.
+//!
+//! ```text
+//!     create, 8 x 64   120000 /s (..)   Apache ZooKeeper: 40000 (..), 3.00 x   aim: at least 3 x, reached
+//! ```
 
 use crate::Outcome;
 use crate::broker::Binary;
@@ -33,72 +40,161 @@ pub struct Report {
 /// One number.
 pub struct Figure {
     /// What it is called in JSON.
-    id: &'static str,
-    label: &'static str,
+    id: String,
+    label: String,
     unit: &'static str,
-    value: f64,
-    /// The least and the greatest, where `value` is a median.
-    spread: Option<(f64, f64)>,
-    under: Option<f64>,
+    measured: Measured,
+    /// The same of another server, by its name.
+    beside: Option<(&'static str, Measured)>,
+    aim: Option<Aim>,
 }
 
-impl Figure {
-    pub fn new(id: &'static str, label: &'static str, value: f64, unit: &'static str) -> Figure {
-        Figure {
-            id,
-            label,
-            unit,
-            value,
-            spread: None,
-            under: None,
+/// A value, and the least and the greatest where it is a median.
+#[derive(Clone, Copy)]
+struct Measured {
+    value: f64,
+    spread: Option<(f64, f64)>,
+}
+
+impl Measured {
+    /// The median of an odd number of measurements, or the upper one of the middle two.
+    fn median(mut of: Vec<f64>) -> Measured {
+        of.sort_by(f64::total_cmp);
+        Measured {
+            value: of[of.len() / 2],
+            spread: (of.len() > 1).then(|| (of[0], of[of.len() - 1])),
         }
     }
 
-    /// The median of an odd number of measurements, or the upper one of the middle two.
-    pub fn median(
-        id: &'static str,
-        label: &'static str,
-        mut of: Vec<f64>,
+    fn json(&self, into: &mut Value) {
+        into["value"] = rounded(self.value).into();
+        if let Some((min, max)) = self.spread {
+            into["min"] = rounded(min).into();
+            into["max"] = rounded(max).into();
+        }
+    }
+}
+
+/// What is wanted of a figure. The last two are of its ratio to the one beside it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Aim {
+    Under(f64),
+    AtLeast(f64),
+    TimesAtMost(f64),
+    TimesAtLeast(f64),
+}
+
+impl Figure {
+    pub fn new(
+        id: impl Into<String>,
+        label: impl Into<String>,
+        value: f64,
         unit: &'static str,
     ) -> Figure {
-        of.sort_by(f64::total_cmp);
-        let figure = Figure::new(id, label, of[of.len() / 2], unit);
+        let spread = None;
         Figure {
-            spread: Some((of[0], of[of.len() - 1])),
-            ..figure
+            id: id.into(),
+            label: label.into(),
+            unit,
+            measured: Measured { value, spread },
+            beside: None,
+            aim: None,
+        }
+    }
+
+    /// With the least and the greatest, if there is more than one.
+    pub fn median(
+        id: impl Into<String>,
+        label: impl Into<String>,
+        of: Vec<f64>,
+        unit: &'static str,
+    ) -> Figure {
+        let measured = Measured::median(of);
+        Figure {
+            measured,
+            ..Figure::new(id, label, 0.0, unit)
+        }
+    }
+
+    /// The median of what `server` did in the same run.
+    #[must_use]
+    pub fn beside(self, server: &'static str, of: Vec<f64>) -> Figure {
+        Figure {
+            beside: Some((server, Measured::median(of))),
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub fn aim(self, aim: Aim) -> Figure {
+        Figure {
+            aim: Some(aim),
+            ..self
         }
     }
 
     #[must_use]
     pub fn aim_under(self, limit: f64) -> Figure {
-        Figure {
-            under: Some(limit),
-            ..self
-        }
+        self.aim(Aim::Under(limit))
+    }
+
+    /// To the one beside it.
+    fn ratio(&self) -> Option<f64> {
+        let beside = self.beside.as_ref()?.1.value;
+        (beside > 0.0).then_some(self.measured.value / beside)
+    }
+
+    /// None without an aim, and where the aim needs a figure that could not be had.
+    fn reached(&self) -> Option<bool> {
+        let value = self.measured.value;
+        Some(match self.aim? {
+            Aim::Under(limit) => value < limit,
+            Aim::AtLeast(limit) => value >= limit,
+            Aim::TimesAtMost(limit) => self.ratio()? <= limit,
+            Aim::TimesAtLeast(limit) => self.ratio()? >= limit,
+        })
     }
 
     fn json(&self) -> Value {
-        let mut figure =
-            json!({ "figure": self.id, "unit": self.unit, "value": rounded(self.value) });
-        if let Some((min, max)) = self.spread {
-            figure["min"] = rounded(min).into();
-            figure["max"] = rounded(max).into();
+        let mut figure = json!({ "figure": self.id, "unit": self.unit });
+        self.measured.json(&mut figure);
+        if let Some((server, measured)) = &self.beside {
+            let mut beside = json!({ "server": server });
+            measured.json(&mut beside);
+            figure["beside"] = beside;
+            figure["ratio"] = self.ratio().map(rounded).into();
         }
-        if let Some(limit) = self.under {
-            figure["aim_under"] = limit.into();
-            figure["reached"] = (self.value < limit).into();
+        match self.aim {
+            Some(Aim::Under(limit)) => figure["aim_under"] = limit.into(),
+            Some(Aim::AtLeast(limit)) => figure["aim_at_least"] = limit.into(),
+            Some(Aim::TimesAtMost(limit)) => figure["aim_ratio_at_most"] = limit.into(),
+            Some(Aim::TimesAtLeast(limit)) => figure["aim_ratio_at_least"] = limit.into(),
+            None => {}
+        }
+        if let Some(reached) = self.reached() {
+            figure["reached"] = reached.into();
         }
         figure
     }
 }
 
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", figures(self.value))?;
+        match self.spread {
+            Some((min, max)) => write!(f, " ({} to {})", figures(min), figures(max)),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Report {
     /// Made before the run: the load is that of the others.
-    pub fn new(name: &'static str, workload: String, klamm: &Binary) -> Outcome<Report> {
+    pub fn new(name: &'static str, workload: String, klamm: Option<&Binary>) -> Outcome<Report> {
         let machine_cores = thread::available_parallelism().map_or(1, usize::from);
         let load = process::load()?;
         let mut warnings = Vec::new();
-        if klamm.is_debug() {
+        if klamm.is_some_and(Binary::is_debug) {
             warnings.push(
                 "the broker is a debug build: its figures say nothing of a release".to_owned(),
             );
@@ -116,7 +212,7 @@ impl Report {
                  times and rates are not the broker's own"
             ));
         }
-        let klamm = klamm.path.display().to_string();
+        let klamm = klamm.map_or("not started".to_owned(), |k| k.path.display().to_string());
         Ok(Report {
             name,
             workload,
@@ -130,6 +226,11 @@ impl Report {
 
     pub fn add(&mut self, figure: Figure) {
         self.figures.push(figure);
+    }
+
+    /// What makes the figures worth less.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
     }
 
     pub fn json(&self) -> Value {
@@ -151,27 +252,32 @@ impl fmt::Display for Report {
         let wide = self
             .figures
             .iter()
-            .map(|figure| figure.label.len())
+            .map(|figure| figure.label.chars().count())
             .max()
             .unwrap_or(0);
         for figure in &self.figures {
-            write!(
-                f,
-                "  {:wide$}  {:>10} {}",
-                figure.label,
-                figures(figure.value),
-                figure.unit
-            )?;
-            if let Some((min, max)) = figure.spread {
+            let (Figure { label, unit, .. }, value) = (figure, figure.measured.value);
+            write!(f, "  {label:wide$}  {:>10} {unit}", figures(value))?;
+            if let Some((min, max)) = figure.measured.spread {
                 write!(f, "  ({} to {})", figures(min), figures(max))?;
             }
-            if let Some(limit) = figure.under {
-                let reached = if figure.value < limit {
-                    "reached"
-                } else {
-                    "NOT reached"
-                };
-                write!(f, "  aim: under {limit} {}, {reached}", figure.unit)?;
+            if let Some((server, measured)) = &figure.beside {
+                write!(f, "  {server}: {measured}")?;
+            }
+            if let Some(ratio) = figure.ratio() {
+                write!(f, ", {ratio:.2} x")?;
+            }
+            match figure.aim {
+                Some(Aim::Under(limit)) => write!(f, "  aim: under {limit} {unit}")?,
+                Some(Aim::AtLeast(limit)) => write!(f, "  aim: at least {limit} {unit}")?,
+                Some(Aim::TimesAtMost(limit)) => write!(f, "  aim: at most {limit} x")?,
+                Some(Aim::TimesAtLeast(limit)) => write!(f, "  aim: at least {limit} x")?,
+                None => {}
+            }
+            match figure.reached() {
+                Some(true) => write!(f, ", reached")?,
+                Some(false) => write!(f, ", NOT reached")?,
+                None => {}
             }
             writeln!(f)?;
         }
@@ -222,6 +328,24 @@ mod tests {
             Some(false),
             "an aim is to be under it"
         );
+    }
+
+    #[test]
+    fn a_ratio_is_held_against_an_aim_only_where_there_is_one() {
+        let klamm = || Figure::median("create", "create", vec![120.0], "/s");
+        let alone = klamm().aim(Aim::TimesAtLeast(3.0));
+        assert_eq!(alone.reached(), None, "nothing is beside it");
+        let beside = klamm()
+            .beside("Apache ZooKeeper", vec![30.0, 41.0, 40.0])
+            .aim(Aim::TimesAtLeast(3.0));
+        assert_eq!(beside.reached(), Some(true));
+        let json = beside.json();
+        assert_eq!(json["ratio"].as_f64(), Some(3.0));
+        assert_eq!(json["beside"]["min"].as_f64(), Some(30.0));
+        let cpu = klamm()
+            .beside("Apache ZooKeeper", vec![40.0])
+            .aim(Aim::TimesAtMost(0.25));
+        assert_eq!(cpu.reached(), Some(false));
     }
 
     #[test]

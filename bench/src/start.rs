@@ -55,7 +55,7 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
             args.partitions
         ));
     }
-    let klamm = Binary::find(common)?;
+    let klamm = Binary::find(common, common.cores())?;
     let ended = if args.kill {
         "killed"
     } else {
@@ -66,8 +66,8 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
         (0, true) => "no partitions, killed before each".to_owned(),
         (n, _) => format!("{n} partitions, {ended} before each"),
     };
-    let workload = format!("{} starts, {} cores, {data}", args.times, common.cores);
-    let mut report = Report::new("start", workload, &klamm)?;
+    let workload = format!("{} starts, {} cores, {data}", args.times, common.cores());
+    let mut report = Report::new("start", workload, Some(&klamm))?;
     let folder = DataFolder::make(&common.data)?;
     let place = folder.join("broker");
 

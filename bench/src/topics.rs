@@ -13,7 +13,8 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName,
+    BrokerId, CreateTopicsRequest, FetchRequest, FindCoordinatorRequest, MetadataRequest,
+    ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records::{
@@ -248,6 +249,24 @@ pub fn create<'a>(
             topic.error_message.as_deref().unwrap_or("")
         )),
         None => Ok(()),
+    }
+}
+
+/// Returns when the group's coordinator is there to answer for it.
+pub fn await_group(connection: &mut Connection, group: &str) -> Outcome {
+    let request =
+        FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.to_owned()));
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        let found = connection
+            .call(2, &request)
+            .map_err(|e| format!("FindCoordinator: {e}"))?;
+        match found.error_code {
+            0 => return Ok(()),
+            // COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE
+            14 | 15 if Instant::now() < deadline => thread::sleep(ASK_EVERY),
+            code => return Err(format!("FindCoordinator answers with error {code}")),
+        }
     }
 }
 

@@ -21,6 +21,23 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// More than any answer asked for here; a length beyond it is not a Kafka broker's.
 const FRAME_BYTES_MAX: usize = 128 << 20;
 
+/// A request as it goes over the wire, its length first.
+pub fn encode<R: Request>(correlation: i32, version: i16, request: &R) -> Result<BytesMut> {
+    let mut header = RequestHeader::default();
+    header.request_api_key = R::KEY;
+    header.request_api_version = version;
+    header.correlation_id = correlation;
+    header.client_id = Some(StrBytes::from_static_str("klamm-bench"));
+    let mut frame = BytesMut::from(&[0; 4][..]);
+    header
+        .encode(&mut frame, R::header_version(version))
+        .map_err(Error::other)?;
+    request.encode(&mut frame, version).map_err(Error::other)?;
+    let length = i32::try_from(frame.len() - 4).map_err(Error::other)?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(frame)
+}
+
 pub struct Connection {
     socket: TcpStream,
     correlation: i32,
@@ -40,19 +57,8 @@ impl Connection {
 
     pub fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
         self.correlation += 1;
-        let mut header = RequestHeader::default();
-        header.request_api_key = R::KEY;
-        header.request_api_version = version;
-        header.correlation_id = self.correlation;
-        header.client_id = Some(StrBytes::from_static_str("klamm-bench"));
-        let mut frame = BytesMut::from(&[0; 4][..]);
-        header
-            .encode(&mut frame, R::header_version(version))
-            .map_err(Error::other)?;
-        request.encode(&mut frame, version).map_err(Error::other)?;
-        let length = i32::try_from(frame.len() - 4).map_err(Error::other)?;
-        frame[..4].copy_from_slice(&length.to_be_bytes());
-        self.socket.write_all(&frame)?;
+        self.socket
+            .write_all(&encode(self.correlation, version, request)?)?;
 
         let mut answer = self.receive()?;
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))
