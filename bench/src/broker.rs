@@ -86,6 +86,7 @@ impl Binary {
         {
             command.env_remove(name);
         }
+        command.env("KLAMM_COORDINATOR_LISTEN", "none");
         command
             .current_dir(folder)
             .stdin(Stdio::null())

@@ -36,7 +36,7 @@ use klamm_engine::io::Io;
 use klamm_engine::signal::Signal;
 use klamm_engine::units::{LeaderEpoch, Nanos, Offset, TimestampMs};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -147,6 +147,16 @@ enum Claim {
     Loading,
     /// The version of `/consumers/GROUP` that makes it ours.
     Held { version: i32 },
+}
+
+/// A node that was read.
+struct Read {
+    path: String,
+    /// How many multis had been sent before.
+    at: u64,
+    seen: Option<Seen>,
+    /// Where those were asked for too, and the node is there.
+    children: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -476,24 +486,35 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         }
     }
 
+    /// What one change did is read together and shown together: a topic is not seen
+    /// without its partitions.
     async fn run_reads(self: Rc<Self>) {
         while self.stopped.borrow().is_none() {
-            let next = self.dirty.borrow_mut().pop_front();
-            let Some(dirty) = next else {
+            let dirty: Vec<Dirty> = self.dirty.borrow_mut().drain(..).collect();
+            if dirty.is_empty() {
                 self.core.borrow_mut().reflected(now(&self.io));
                 self.collect();
                 break;
-            };
-            let read = if dirty.whole {
-                self.read_whole(&dirty.path).await
-            } else {
-                self.read_one(&dirty.path).await.map(drop)
-            };
-            if let Err(lost) = read {
-                // It is all read again after the reconnection.
-                log::debug!("{} was not read: {}", dirty.path, lost.why);
-                self.dirty.borrow_mut().clear();
-                break;
+            }
+            let (whole, single): (Vec<Dirty>, Vec<Dirty>) =
+                dirty.into_iter().partition(|d| d.whole);
+            let mut single: Vec<String> = single.into_iter().map(|d| d.path).collect();
+            let mut known = HashSet::new();
+            single.retain(|path| known.insert(path.clone()));
+            let mut read = self.read(&single).await;
+            for dirty in whole {
+                if let (Ok(read), Ok(more)) = (&mut read, self.read_whole(&dirty.path).await) {
+                    read.extend(more);
+                }
+            }
+            match read {
+                Ok(read) => self.take_over(read),
+                Err(lost) => {
+                    // It is all read again after the reconnection.
+                    log::debug!("not read: {}", lost.why);
+                    self.dirty.borrow_mut().clear();
+                    break;
+                }
             }
             self.collect();
         }
@@ -503,55 +524,95 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
 
     async fn read_all(self: &Rc<Self>) -> Result<(), Lost> {
         for path in MIRRORED {
-            self.read_whole(path).await?;
+            let read = self.read_whole(path).await?;
+            self.take_over(read);
         }
-        self.read_one(CONSUMERS).await.map(drop)
+        let read = self.read(&[CONSUMERS.to_owned()]).await?;
+        self.take_over(read);
+        Ok(())
     }
 
-    /// Reads a node. True where it is there.
-    async fn read_one(self: &Rc<Self>, path: &str) -> Result<bool, Lost> {
-        let sent = self.sent.get();
-        let seen = match self.ensemble.read(path).await? {
-            Ok(seen) => Some(seen),
-            Err(TreeError::NoNode) => None,
-            Err(error) => {
-                log::error!("{path} can't be read: {error}");
-                return Ok(false);
+    /// Reads nodes, all at once.
+    async fn read(self: &Rc<Self>, paths: &[String]) -> Result<Vec<Read>, Lost> {
+        let at = self.sent.get();
+        let asked: Vec<_> = paths.iter().map(|path| self.ensemble.read(path)).collect();
+        let mut read = Vec::with_capacity(paths.len());
+        for (path, answer) in paths.iter().zip(asked) {
+            let seen = match answer.await? {
+                Ok(seen) => Some(seen),
+                Err(TreeError::NoNode) => None,
+                Err(error) => {
+                    log::error!("{path} can't be read: {error}");
+                    continue;
+                }
+            };
+            read.push(Read {
+                path: path.clone(),
+                at,
+                seen,
+                children: None,
+            });
+        }
+        Ok(read)
+    }
+
+    /// Reads a node and all below it, those above first.
+    async fn read_whole(self: &Rc<Self>, path: &str) -> Result<Vec<Read>, Lost> {
+        let mut all = Vec::new();
+        let mut level = vec![path.to_owned()];
+        while !level.is_empty() {
+            let lists: Vec<_> = level
+                .iter()
+                .map(|path| self.ensemble.children(path))
+                .collect();
+            let mut read = self.read(&level).await?;
+            let mut children = HashMap::new();
+            for (path, list) in level.drain(..).zip(lists) {
+                children.insert(path, list.await?.unwrap_or_default());
             }
-        };
-        // What was done after the read was sent is not in it; its own event is to come.
-        let is_old = self.touched.borrow().get(path).is_some_and(|at| *at > sent);
-        if !is_old {
-            self.core.borrow_mut().reflect(path, seen.as_ref());
+            for read in &mut read {
+                let there = children.remove(&read.path).unwrap_or_default();
+                level.extend(there.iter().map(|name| child(&read.path, name)));
+                read.children = read.seen.is_some().then_some(there);
+            }
+            all.extend(read);
         }
-        Ok(seen.is_some())
+        Ok(all)
     }
 
-    /// Reads a node and all below it, and forgets what is not there any more.
-    async fn read_whole(self: &Rc<Self>, path: &str) -> Result<(), Lost> {
-        let mut open = vec![path.to_owned()];
-        while let Some(path) = open.pop() {
-            if !self.read_one(&path).await? {
+    /// Shows what was read, and forgets what is not there any more.
+    fn take_over(&self, read: Vec<Read>) {
+        let touched = self.touched.borrow();
+        // What was done after the read was sent is not in it; its own event is to come.
+        let is_old = |path: &str, at: u64| touched.get(path).is_some_and(|later| *later > at);
+        let mut core = self.core.borrow_mut();
+        let mut seen = Vec::with_capacity(read.len());
+        for Read {
+            path,
+            at,
+            seen: what,
+            children,
+        } in read
+        {
+            if is_old(&path, at) {
                 continue;
             }
-            let there = match self.ensemble.children(&path).await? {
-                Ok(children) => children,
-                Err(_) => continue,
-            };
-            let here: Vec<String> = {
-                let core = self.core.borrow();
-                let children = core.tree().children(&path);
-                children.into_iter().flatten().map(str::to_owned).collect()
-            };
-            for name in here {
-                let gone = child(&path, &name);
-                if !there.contains(&name) && !self.touched.borrow().contains_key(&gone) {
-                    self.core.borrow_mut().reflect(&gone, None);
-                }
+            if let Some(there) = children {
+                let here = core.tree().children(&path);
+                let here: Vec<String> = here
+                    .into_iter()
+                    .flatten()
+                    .map(|n| child(&path, n))
+                    .collect();
+                let there: HashSet<String> = there.iter().map(|n| child(&path, n)).collect();
+                let gone = here
+                    .into_iter()
+                    .filter(|p| !there.contains(p) && !is_old(p, at));
+                seen.extend(gone.map(|path| (path, None)));
             }
-            open.extend(there.iter().map(|name| child(&path, name)));
+            seen.push((path, what));
         }
-        Ok(())
+        core.reflect(&seen);
     }
 
     // -- groups
@@ -657,7 +718,8 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
                 Err(other) => return Err(stopped(&format!("{node}: {}", other.error))),
             }
         };
-        self.read_whole(&node).await.map_err(lost)?;
+        let read = self.read_whole(&node).await.map_err(lost)?;
+        self.take_over(read);
         let record = offsets_in(self.core.borrow().tree(), group, now(&self.io).wall);
         if let Some(record) = record {
             self.core.borrow_mut().adopt_group(&record, now(&self.io));
@@ -671,7 +733,7 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         }
         let mut core = self.core.borrow_mut();
         core.let_go_of_group(group);
-        core.reflect(&group_node(group), None);
+        core.reflect(&[(group_node(group), None)]);
         let mut asked = self.asked.borrow_mut();
         let tokens: Vec<Token> = asked
             .iter()

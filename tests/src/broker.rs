@@ -213,6 +213,8 @@ impl Broker {
                 command.env_remove(name);
             }
         }
+        // Brokers of other tests run beside this one: a flag takes this back.
+        command.env("KLAMM_COORDINATOR_LISTEN", "none");
         command.envs(self.setup.environment.iter().cloned());
         let errors = log.try_clone().expect("share the broker's log");
         let child = command

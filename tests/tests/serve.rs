@@ -89,6 +89,7 @@ impl Refusal {
                 command.env_remove(name);
             }
         }
+        command.env("KLAMM_COORDINATOR_LISTEN", "none");
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -9,6 +9,7 @@
 //! names the cause and not its consequence.
 
 mod broker;
+mod coordinator;
 mod logger;
 mod settings;
 
@@ -54,13 +55,18 @@ fn serve(args: &Args) -> Result<(), String> {
     }
     let folder =
         DataFolder::open(&settings.data, settings.broker.broker_id).map_err(|e| e.to_string())?;
-    let address = free_port(&settings).map_err(|e| cannot_listen(&settings, &e))?;
+    let address = free_port(settings.listen, "--listen")?;
+    let coordinator = match settings.coordinator.listen {
+        Some(address) => Some(free_port(address, "--coordinator-listen")?),
+        None => None,
+    };
     let termination =
         Termination::listen().map_err(|e| format!("signals can't be listened to: {e}"))?;
     let plan = Arc::new(broker::Plan::new(
         settings,
         folder,
         address,
+        coordinator,
         termination,
         started,
     ));
@@ -79,30 +85,28 @@ fn serve(args: &Args) -> Result<(), String> {
 /// may hold its port for a moment.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
-fn free_port(settings: &Settings) -> std::io::Result<SocketAddr> {
+/// `flag` is what to choose another address with.
+fn free_port(address: SocketAddr, flag: &str) -> Result<SocketAddr, String> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
-        match klamm_net::socket::probe(settings.listen) {
+        match klamm_net::socket::probe(address) {
             Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
                 // Nothing tells when a port becomes free.
                 std::thread::sleep(Duration::from_millis(10));
             }
-            tried => return tried,
+            tried => return tried.map_err(|e| cannot_listen(address, flag, &e)),
         }
     }
 }
 
-fn cannot_listen(settings: &Settings, error: &std::io::Error) -> String {
-    let address = settings.listen;
+fn cannot_listen(address: SocketAddr, flag: &str, error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::AddrInUse => format!(
-            "{address} is taken by another process; stop that one, or choose another port with --listen"
+            "{address} is taken by another process; stop that one, or choose another port with {flag}"
         ),
         ErrorKind::PermissionDenied => format!(
-            "{address} may not be listened at by this user; choose a port above 1023 with --listen"
+            "{address} may not be listened at by this user; choose a port above 1023 with {flag}"
         ),
-        _ => {
-            format!("{address} can't be listened at: {error}; choose another address with --listen")
-        }
+        _ => format!("{address} can't be listened at: {error}; choose another address with {flag}"),
     }
 }

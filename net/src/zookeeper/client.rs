@@ -77,6 +77,8 @@ struct Inner<I: Io, C: Connect> {
     timeout: Cell<Duration>,
     last_zxid: Cell<Zxid>,
     state: Cell<State>,
+    /// Nobody is to connect again.
+    is_closing: Cell<bool>,
 
     xid: Cell<i32>,
     out: RefCell<BytesMut>,
@@ -135,6 +137,7 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
             )),
             last_zxid: Cell::new(Zxid::ZERO),
             state: Cell::new(State::Away),
+            is_closing: Cell::new(false),
             xid: Cell::new(0),
             out: RefCell::default(),
             is_news: Cell::new(false),
@@ -153,8 +156,8 @@ impl<I: Io, C: Connect> ZooKeeper<I, C> {
             .until(move || (watcher.state.get() == State::Connected).then_some(()));
         let patience = this.io.sleep(this.config.connection_timeout);
         if let Either::Right(_) = select(pin!(connected), pin!(patience)).await {
+            this.is_closing.set(true);
             this.state.set(State::Closed);
-            this.changed.wake();
             return Err(format!(
                 "no ZooKeeper server gave a session within {} ms (zookeeper.connection.timeout.ms): {}; \
                  are they running, and reachable from here?",
@@ -201,7 +204,7 @@ impl<I: Io, C: Connect> Inner<I, C> {
     async fn run(self: Rc<Self>) {
         let mut server = 0;
         let mut had_session = false;
-        while self.state.get() != State::Closed {
+        while !self.is_closing.get() {
             let address = self.config.servers[server % self.config.servers.len()];
             server += 1;
             let handshake = pin!(self.handshake(address));
@@ -220,8 +223,8 @@ impl<I: Io, C: Connect> Inner<I, C> {
                     continue;
                 }
             };
-            if self.state.get() == State::Closed {
-                return;
+            if self.is_closing.get() {
+                break;
             }
             log::info!(
                 "ZooKeeper session 0x{:x} on {address}",
@@ -242,8 +245,8 @@ impl<I: Io, C: Connect> Inner<I, C> {
             had_session = true;
             let why = self.serve(&mut socket).await;
             drop(socket);
-            if self.state.get() != State::Closed {
-                self.state.set(State::Away);
+            self.state.set(State::Away);
+            if !self.is_closing.get() {
                 log::warn!("the connection to {address} is gone: {why}");
             }
             self.out.borrow_mut().clear();
@@ -252,6 +255,7 @@ impl<I: Io, C: Connect> Inner<I, C> {
             self.give_up.borrow_mut().take();
             self.changed.wake();
         }
+        self.state.set(State::Closed);
         self.notices.borrow_mut().push_back(Notice::Closed);
         self.changed.wake();
     }
@@ -401,7 +405,7 @@ impl<I: Io, C: Connect> Inner<I, C> {
 
     /// Asks while nothing else does, and gives a connection up that is silent.
     async fn run_pings(self: Rc<Self>) {
-        while self.state.get() != State::Closed {
+        while !self.is_closing.get() {
             let third = self.timeout.get() / 3;
             self.io.sleep(third).await;
             if self.state.get() != State::Connected {
@@ -587,10 +591,10 @@ impl<I: Io, C: Connect> Ensemble for ZooKeeper<I, C> {
 
     async fn close(&self) {
         // However it is answered, or not: the session ends now or at its timeout.
+        self.0.is_closing.set(true);
         let answer = self.0.request(op::CLOSE_SESSION, |_| {});
         let late = self.0.io.sleep(HANDSHAKE);
         let _ = select(pin!(answer.reply()), pin!(late)).await;
-        self.0.state.set(State::Closed);
         *self.0.give_up.borrow_mut() = Some("the session is closed".to_owned());
         self.0.is_news.set(true);
         self.0.changed.wake();
@@ -813,33 +817,4 @@ pub fn parse_connect(text: &str) -> Result<(Vec<String>, String), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_names_an_ensemble() {
-        let parsed = parse_connect("zk://a:1,b,[::1]:2181,10.0.0.1/kafka/one/").unwrap();
-        let servers = ["a:1", "b:2181", "[::1]:2181", "10.0.0.1:2181"];
-        assert_eq!(
-            parsed,
-            (servers.map(str::to_owned).to_vec(), "/kafka/one".to_owned())
-        );
-        assert_eq!(
-            parse_connect("h:5").unwrap(),
-            (vec!["h:5".to_owned()], String::new())
-        );
-        assert!(parse_connect("zk://").is_err());
-        assert!(parse_connect("zk://a,,b").is_err());
-        assert!(parse_connect("zk://a/b//c").is_err());
-    }
-
-    #[test]
-    fn frames_are_taken_whole_or_not() {
-        let mut inbox = BytesMut::from(&[0, 0, 0, 2, 7][..]);
-        assert_eq!(take_frame(&mut inbox).unwrap(), None);
-        inbox.extend_from_slice(&[8, 0]);
-        assert_eq!(&take_frame(&mut inbox).unwrap().unwrap()[..], [7, 8]);
-        assert_eq!(&inbox[..], [0]);
-        assert!(take_frame(&mut BytesMut::from(&[255, 0, 0, 0][..])).is_err());
-    }
-}
+mod tests;

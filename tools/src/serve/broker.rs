@@ -12,7 +12,6 @@ use crate::serve::settings::Settings;
 use futures_util::future::{Either, join_all, select};
 use klamm_coord::core::coordinator::{CoreConfig, Request, Response};
 use klamm_coord::core::image::{Broker, Endpoint, Image};
-use klamm_coord::core::zookeeper::ZooKeeperConfig;
 use klamm_coord::driver::{Driver, DriverConfig, Host};
 use klamm_engine::data_folder::DataFolder;
 use klamm_engine::io::Io;
@@ -27,6 +26,9 @@ use klamm_net::kafka::following;
 use klamm_net::kafka::limits::Limits;
 use klamm_net::kafka::server::{self, Admission};
 use klamm_net::socket::Listener;
+use klamm_net::zookeeper;
+use klamm_net::zookeeper::front::Front;
+use klamm_net::zookeeper::limits::About;
 use std::fs::File;
 use std::future::Future;
 use std::io::Read;
@@ -47,6 +49,8 @@ pub struct Plan {
     settings: Settings,
     folder: DataFolder,
     address: SocketAddr,
+    /// Where ZooKeeper's clients are listened for, if they are.
+    coordinator: Option<SocketAddr>,
     termination: Termination,
     started: Instant,
     limits: Limits,
@@ -60,15 +64,17 @@ impl Plan {
         settings: Settings,
         folder: DataFolder,
         address: SocketAddr,
+        coordinator: Option<SocketAddr>,
         termination: Termination,
         started: Instant,
     ) -> Plan {
         let limits = limits(&settings);
-        let admission = Admission::new(&limits);
+        let admission = server::admission(&limits);
         Plan {
             settings,
             folder,
             address,
+            coordinator,
             termination,
             started,
             limits,
@@ -171,7 +177,7 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
         cluster_id: plan.folder.cluster_id().map(str::to_owned),
         id_seed: random_bits()?,
         session_secret: random_bits()?,
-        zookeeper: ZooKeeperConfig::default(),
+        zookeeper: plan.settings.coordinator.core.clone(),
     };
     let config = DriverConfig::new(core, plan.folder.clean);
     let host = EveryShard {
@@ -186,13 +192,22 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
             .join(&driver.image().cluster_id)
             .map_err(|e| e.to_string())?;
         register(plan, &driver).await?;
-        listen(plan, shards).await
+        let front = listen_for_zookeeper(plan, &io, &driver)?;
+        let mut doors = listen(plan, shards).await?;
+        let front = front.map(|(front, door)| {
+            doors.push(door);
+            front
+        });
+        Ok::<_, String>((doors, front))
     };
     let served = match ready.await {
-        Ok(doors) => {
+        Ok::<_, String>((doors, front)) => {
             announce(plan, shards.count());
             let signal = plan.termination.next().await;
             log::info!("{signal:?}: finishing what is under way; a second signal ends at once");
+            if let Some(front) = front {
+                front.close();
+            }
             let drained = close_doors(shards, doors);
             give_up_at_second_signal(plan, drained).await;
             Ok(())
@@ -284,6 +299,46 @@ async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String>
     Ok(doors)
 }
 
+/// Accepts ZooKeeper's clients on this shard alone: the state machine is here.
+fn listen_for_zookeeper(
+    plan: &Plan,
+    io: &GlommioIo,
+    driver: &Rc<Driver<GlommioIo, EveryShard>>,
+) -> Result<Option<(Rc<Front>, Door)>, String> {
+    let Some(address) = plan.coordinator else {
+        return Ok(None);
+    };
+    let listener =
+        Listener::bind(address).map_err(|e| format!("{address} can't be listened at: {e}"))?;
+    let settings = &plan.settings.coordinator;
+    let about = About {
+        version: env!("CARGO_PKG_VERSION"),
+        address,
+        data: plan.folder.path().join(klamm_coord::driver::FOLDER),
+        tick_time_ms: settings.tick_time_ms,
+        min_session_timeout_ms: settings.core.min_session_timeout_ms,
+        max_session_timeout_ms: settings.core.max_session_timeout_ms,
+    };
+    let clock = io.clone();
+    let front = Front::new(
+        Rc::new(driver.clone()),
+        settings.limits.clone(),
+        about,
+        move || (clock.now(), clock.wall()),
+    );
+    let door = zookeeper::server::serve(io.clone(), front.clone(), listener);
+    // It runs from here on, also while nobody waits for its end.
+    let (tell, told) = futures_channel::oneshot::channel();
+    io.spawn(async move {
+        door.await;
+        let _ = tell.send(());
+    });
+    let ended = Box::pin(async move {
+        let _ = told.await;
+    });
+    Ok(Some((front, ended)))
+}
+
 async fn close_doors(shards: &Cluster, doors: Vec<Door>) {
     join_all(
         shards
@@ -323,9 +378,14 @@ fn announce(plan: &Plan, shards: usize) {
     } else {
         " (not closed in order before, or new)"
     };
+    let coordinator = match plan.coordinator {
+        Some(address) => format!("             {address} for ZooKeeper clients\n"),
+        None => String::new(),
+    };
     println!(
         "klamm {} is ready after {} ms\n\
          \x20 listening  {} for Kafka clients, who are told {host}:{port}\n\
+         {coordinator}\
          \x20 data       {}{state}\n\
          \x20 cores      {shards}\n\
          \x20 try        echo hello | klamm produce greetings --bootstrap {host}:{port}\n\

@@ -8,6 +8,7 @@
 //!                                                    +--> what Kafka has no name for
 //! ```
 
+use crate::serve::coordinator::{self, CoordinatorSettings};
 use klamm_coord::core::settings::BrokerConfig;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,10 @@ pub struct Args {
     /// Where clients are told to connect, if that is not where the broker listens.
     #[arg(long, env = "KLAMM_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+
+    /// Where to listen for ZooKeeper clients, or none. Default: 127.0.0.1:2181.
+    #[arg(long, env = "KLAMM_COORDINATOR_LISTEN", value_name = "HOST:PORT|none")]
+    pub coordinator_listen: Option<String>,
 
     /// The folder that holds everything the broker keeps.
     #[arg(long, env = "KLAMM_DATA", value_name = "FOLDER")]
@@ -53,7 +58,7 @@ pub struct Args {
     #[arg(long, env = "KLAMM_TAIL_CACHE", value_name = "SIZE")]
     pub tail_cache: Option<String>,
 
-    /// Any broker setting by Kafka's name; may be repeated.
+    /// Any setting by Kafka's name, or ZooKeeper's; may be repeated.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
 
@@ -71,6 +76,7 @@ pub struct Settings {
     pub data: PathBuf,
     pub cores: Option<usize>,
     pub tail_cache_bytes: usize,
+    pub coordinator: CoordinatorSettings,
     pub broker: BrokerConfig,
 }
 
@@ -93,7 +99,7 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
-fn wrong(what: impl Into<String>) -> SettingsError {
+pub(super) fn wrong(what: impl Into<String>) -> SettingsError {
     SettingsError(what.into())
 }
 
@@ -134,6 +140,7 @@ impl Settings {
         );
         flag(CORES, args.cores.map(|n| n.to_string()));
         flag(TAIL_CACHE, args.tail_cache.clone());
+        flag(coordinator::LISTEN, args.coordinator_listen.clone());
 
         let cores = match names.remove(CORES) {
             Some(text) => Some(parse_cores(&text)?),
@@ -143,19 +150,12 @@ impl Settings {
             Some(text) => parse_size(&text)?,
             None => TAIL_CACHE_BYTES,
         };
+        let coordinator = CoordinatorSettings::take(&mut names)?;
         let broker = BrokerConfig::new(names).map_err(|e| wrong(e.to_string()))?;
         let text = |name: &str| broker.get(name).map(|value| value.to_string());
         let listeners = text("listeners").unwrap_or_default();
         let (host, port) = parse_listener("listeners", &listeners)?;
-        let listen = (host.as_str(), port)
-            .to_socket_addrs()
-            .map_err(|e| {
-                wrong(format!(
-                    "listeners={listeners}: {host} can't be looked up: {e}"
-                ))
-            })?
-            .next()
-            .ok_or_else(|| wrong(format!("listeners={listeners}: {host} has no address")))?;
+        let listen = look_up(&format!("listeners={listeners}"), &host, port)?;
         let advertise = match text("advertised.listeners") {
             Some(listeners) => Some(parse_listener("advertised.listeners", &listeners)?),
             // Nobody can connect to "every address".
@@ -179,9 +179,19 @@ impl Settings {
             data,
             cores,
             tail_cache_bytes,
+            coordinator,
             broker,
         })
     }
+}
+
+/// A host's first address. `setting` is what to name where it has none.
+pub(super) fn look_up(setting: &str, host: &str, port: u16) -> Result<SocketAddr, SettingsError> {
+    (host, port)
+        .to_socket_addrs()
+        .map_err(|e| wrong(format!("{setting}: {host} can't be looked up: {e}")))?
+        .next()
+        .ok_or_else(|| wrong(format!("{setting}: {host} has no address")))
 }
 
 /// `PLAINTEXT://host:port`; the host of an IPv6 address stands in brackets.

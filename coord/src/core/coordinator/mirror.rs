@@ -54,9 +54,11 @@ impl Core {
         self.member_owner = Some(own);
     }
 
-    /// Takes in what was seen at a path of the original.
-    pub fn reflect(&mut self, path: &str, seen: Option<&Seen>) {
-        self.tree.reflect(path, seen, &mut self.events);
+    /// Takes in what was seen at some paths of the original, those above first.
+    pub fn reflect(&mut self, read: &[(String, Option<Seen>)]) {
+        for (path, seen) in read {
+            self.tree.reflect(path, seen.as_ref(), &mut self.events);
+        }
         if self.cluster.is_none() {
             // Read whole at the start.
             self.events.clear();
