@@ -18,7 +18,8 @@ use glommio::net::{TcpListener, TcpStream};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use socket2::{Domain, Socket as Socket2, Type};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -65,6 +66,9 @@ pub fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     std::net::TcpListener::bind(address)?.local_addr()
 }
 
+/// How many connections the kernel keeps that were not accepted yet.
+const BACKLOG: libc::c_int = 1024;
+
 /// A shard's listening socket.
 pub struct Listener {
     listener: TcpListener,
@@ -73,7 +77,17 @@ pub struct Listener {
 impl Listener {
     /// On a shard. All shards give the same address.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
-        let listener = TcpListener::bind(address).map_err(io::Error::from)?;
+        let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+        // glommio's own bind leaves this out, and so fails for a minute after another
+        // server was stopped that had connections at this port: an Apache ZooKeeper whose
+        // place a coordinator takes.
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        // SAFETY: the descriptor is open, and given up by `into_raw_fd`: the listener is its
+        // only owner.
+        let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
         Ok(Listener { listener })
     }
 
@@ -330,6 +344,24 @@ mod tests {
             assert_eq!(probe(address).unwrap(), address);
             drop(client);
             assert_eq!(probe(address).unwrap(), address);
+        });
+    }
+
+    /// A server that is not ours and closed first leaves connections that wait out a minute.
+    #[test]
+    fn a_port_that_another_server_left_a_moment_ago_can_be_listened_at() {
+        let other = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        other.bind(&any.into()).unwrap();
+        other.listen(1).unwrap();
+        let address = other.local_addr().unwrap().as_socket().unwrap();
+        let mut client = StdStream::connect(address).unwrap();
+        let (accepted, _) = other.accept().unwrap();
+        drop((accepted, other));
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        drop(client);
+        glommio::LocalExecutor::default().run(async move {
+            Listener::bind(address).unwrap();
         });
     }
 
