@@ -34,7 +34,7 @@ pub const SUPER_CREDENTIAL: &[u8] = b"super:secret";
 #[derive(Clone, Debug)]
 pub struct Release {
     pub version: String,
-    classpath: String,
+    pub(crate) classpath: String,
 }
 
 /// What a test changes about the server.

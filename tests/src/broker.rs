@@ -61,6 +61,15 @@ impl Setup {
         self
     }
 
+    /// What another starts with as well.
+    #[must_use]
+    pub fn and(mut self, more: Setup) -> Setup {
+        self.flags.extend(more.flags);
+        self.settings.extend(more.settings);
+        self.environment.extend(more.environment);
+        self
+    }
+
     /// A broker setting by Kafka's name, as a line of the configuration file.
     #[must_use]
     pub fn setting(mut self, name: &str, value: impl ToString) -> Setup {
@@ -213,7 +222,9 @@ impl Broker {
             .arg(self.bootstrap())
             .arg("--data")
             .arg(self.data());
-        if listens_as_coordinator() {
+        // With --coordinator there is none here to listen for.
+        let is_elsewhere = self.setup.flags.iter().any(|flag| flag == "--coordinator");
+        if listens_as_coordinator() && !is_elsewhere {
             command
                 .arg("--coordinator-listen")
                 .arg(self.coordinator().to_string());

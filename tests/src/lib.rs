@@ -9,14 +9,18 @@
 //!
 //!   zookeeper          the same for the coordinator's port: frames and records by hand
 //!   apache_zookeeper   Apache's own server, where it can be had, to compare with
+//!   ensemble           three of them that keep one tree
 //!   coordinator        Klamm's, or Apache's in its place
+//!   cluster            several brokers that share one; its tree, as a tool reads it
 //! ```
 
 pub mod apache_zookeeper;
 pub mod batch;
 pub mod broker;
 pub mod client;
+pub mod cluster;
 pub mod coordinator;
+pub mod ensemble;
 pub mod fetch;
 pub mod random;
 pub mod wire;

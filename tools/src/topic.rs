@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::ConnectArgs;
 use crate::client::admin::{Alteration, ConfigEntry, NewTopic, Outcomes};
-use crate::client::offsets::{Spec, TopicPartition};
+use crate::client::offsets::TopicPartition;
 use crate::client::{Client, ClientError, Topic};
 use crate::output::{
     Failure, Outcome, Table, complain_client, conclude, joined, or_dash, print_json, printable,
@@ -381,12 +381,12 @@ fn describe(client: &mut Client, args: &Describe, json: bool) -> Outcome {
     }
     let names: Vec<String> = topics.iter().map(|t| t.name.clone()).collect();
     let mut configs = client.describe_topic_configs(&names)?;
-    let (starts, ends) = edges(client, &topics)?;
+    let edges = edges(client, &mut topics)?;
     let described: Vec<Described> = topics
         .into_iter()
         .map(|t| {
             let own = configs.remove(&t.name).unwrap_or_default();
-            to_described(t, own, args.all_configs, &starts, &ends)
+            to_described(t, own, args.all_configs, &edges)
         })
         .collect();
     if json {
@@ -401,10 +401,10 @@ fn describe(client: &mut Client, args: &Describe, json: bool) -> Outcome {
     }
 }
 
-type Edges = BTreeMap<TopicPartition, i64>;
+type Edges = BTreeMap<TopicPartition, (i64, i64)>;
 
-/// First and end offsets of what has a leader; the rest stays without.
-fn edges(client: &mut Client, topics: &[Topic]) -> Result<(Edges, Edges), ClientError> {
+/// First and end offsets of what has a leader that answers; the rest stays without.
+fn edges(client: &mut Client, topics: &mut [Topic]) -> Result<Edges, ClientError> {
     let led: Vec<TopicPartition> = topics
         .iter()
         .flat_map(|t| {
@@ -414,18 +414,24 @@ fn edges(client: &mut Client, topics: &[Topic]) -> Result<(Edges, Edges), Client
                 .map(|p| (t.name.clone(), p.index))
         })
         .collect();
-    Ok((
-        client.edge_offsets(&led, Spec::Earliest)?,
-        client.edge_offsets(&led, Spec::Latest)?,
-    ))
+    let edges = client.edges_of_led(&led)?;
+    if edges.len() < led.len() {
+        // A leader has gone meanwhile: shown is who leads now.
+        let names: Vec<String> = topics.iter().map(|t| t.name.clone()).collect();
+        for (name, now) in client.topics(Some(&names), false)? {
+            if let (Some(topic), Ok(now)) = (topics.iter_mut().find(|t| t.name == name), now) {
+                *topic = now;
+            }
+        }
+    }
+    Ok(edges)
 }
 
 fn to_described(
     topic: Topic,
     configs: Vec<ConfigEntry>,
     all_configs: bool,
-    starts: &Edges,
-    ends: &Edges,
+    edges: &Edges,
 ) -> Described {
     Described {
         replication_factor: topic.partitions.first().map_or(0, |p| p.replicas.len()),
@@ -441,8 +447,8 @@ fn to_described(
                     replicas: p.replicas,
                     isr: p.isr,
                     offline: p.offline,
-                    log_start_offset: starts.get(&at).copied(),
-                    end_offset: ends.get(&at).copied(),
+                    log_start_offset: edges.get(&at).map(|(start, _)| *start),
+                    end_offset: edges.get(&at).map(|(_, end)| *end),
                 }
             })
             .collect(),
