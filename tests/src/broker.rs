@@ -222,9 +222,14 @@ impl Broker {
             .arg(self.bootstrap())
             .arg("--data")
             .arg(self.data());
-        // With --coordinator there is none here to listen for.
-        let is_elsewhere = self.setup.flags.iter().any(|flag| flag == "--coordinator");
-        if listens_as_coordinator() && !is_elsewhere {
+        // With --coordinator there is none here to listen for; a test may say it itself.
+        let own = ["--coordinator", "--coordinator-listen"];
+        let is_said = self
+            .setup
+            .flags
+            .iter()
+            .any(|flag| own.iter().any(|own| flag == own));
+        if listens_as_coordinator() && !is_said {
             command
                 .arg("--coordinator-listen")
                 .arg(self.coordinator().to_string());

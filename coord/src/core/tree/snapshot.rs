@@ -49,6 +49,7 @@ impl Tree {
             ttls: BTreeSet::new(),
             quotas: BTreeSet::new(),
             enforce_quota: false,
+            data_size: 0,
         };
         let (name, root, children) = get_node(reader)?;
         if !name.is_empty() {
