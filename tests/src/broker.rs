@@ -213,11 +213,6 @@ impl Broker {
             .arg(self.bootstrap())
             .arg("--data")
             .arg(self.data());
-        if listens_as_coordinator() {
-            command
-                .arg("--coordinator-listen")
-                .arg(self.coordinator().to_string());
-        }
         if !self.setup.settings.is_empty() {
             let file = self.folder().join("klamm.toml");
             std::fs::write(&file, settings_toml(&self.setup.settings)).expect("write settings");
@@ -230,8 +225,9 @@ impl Broker {
                 command.env_remove(name);
             }
         }
-        // Brokers of other tests run beside this one: a flag takes this back.
-        command.env("KLAMM_COORDINATOR_LISTEN", "none");
+        // Brokers of other tests run beside this one: never the default port. A test's
+        // own flag is stronger.
+        command.env("KLAMM_COORDINATOR_LISTEN", self.coordinator().to_string());
         command.envs(self.setup.environment.iter().cloned());
         let errors = log.try_clone().expect("share the broker's log");
         let child = command
@@ -368,16 +364,6 @@ pub fn klamm() -> &'static Path {
             path
         }
         None => build(),
-    })
-}
-
-/// Whether the binary has the flag yet.
-pub fn listens_as_coordinator() -> bool {
-    static KNOWS: OnceLock<bool> = OnceLock::new();
-    *KNOWS.get_or_init(|| {
-        let help = Command::new(klamm()).args(["serve", "--help"]).output();
-        let help = help.expect("klamm serve --help");
-        String::from_utf8_lossy(&help.stdout).contains("--coordinator-listen")
     })
 }
 
