@@ -371,10 +371,7 @@ impl Tree {
         debug_assert_eq!(path::validate(path), Ok(()));
         if let Some(id) = self.find(path) {
             self.set(path, id, zxid, time, Some(data));
-            events.push(Event {
-                kind: EventKind::DataChanged,
-                path: path.to_owned(),
-            });
+            events.push(self.nodes.get(id).event(EventKind::DataChanged, path));
             return;
         }
         let mut end = 0;
@@ -471,10 +468,11 @@ impl Tree {
                 }
                 let node = Node::new(zxid, time, data.as_deref(), *lifetime, boxed(acl));
                 let (stat, bytes) = (node.stat(), node.data_bytes());
+                events.push(node.event(EventKind::Created, &path));
                 self.link(&path, node);
                 let before = self.nodes.get_mut(parent).child_changed(zxid, 1);
                 self.quota_created(&path, bytes);
-                tell_parent(events, EventKind::Created, &path);
+                self.tell_parent(events, parent, &path);
                 (
                     OpResult::Create {
                         path: path.clone(),
@@ -491,7 +489,8 @@ impl Tree {
                 let node = Box::new(self.unlink(path));
                 let before = self.nodes.get_mut(parent).child_changed(zxid, 0);
                 self.quota_deleted(path, node.data_bytes());
-                tell_parent(events, EventKind::Deleted, path);
+                events.push(node.event(EventKind::Deleted, path));
+                self.tell_parent(events, parent, path);
                 (
                     OpResult::Delete,
                     Undo::Delete {
@@ -518,10 +517,7 @@ impl Tree {
                 }
                 let before = self.set(path, id, zxid, time, data.as_deref());
                 self.quota_changed(path, more, 0);
-                events.push(Event {
-                    kind: EventKind::DataChanged,
-                    path: path.clone(),
-                });
+                events.push(self.nodes.get(id).event(EventKind::DataChanged, path));
                 (
                     OpResult::Set {
                         stat: self.nodes.get(id).stat(),
@@ -702,6 +698,15 @@ impl Tree {
         (above.creates, above.pzxid) = (parent.creates, parent.pzxid);
     }
 
+    fn tell_parent(&self, events: &mut Vec<Event>, parent: NodeId, path: &str) {
+        let (above, _) = path::split(path).expect("the root is neither made nor deleted");
+        events.push(
+            self.nodes
+                .get(parent)
+                .event(EventKind::ChildrenChanged, above),
+        );
+    }
+
     fn find(&self, path: &str) -> Option<NodeId> {
         let rest = path.strip_prefix('/')?;
         if rest.is_empty() {
@@ -801,6 +806,14 @@ impl Node {
         }
     }
 
+    fn event(&self, kind: EventKind, path: &str) -> Event {
+        Event {
+            kind,
+            path: path.to_owned(),
+            acl: self.acl.as_ref().map(|acl| acl.as_slice().into()),
+        }
+    }
+
     fn data_bytes(&self) -> i64 {
         bytes_of(self.data.as_deref())
     }
@@ -862,18 +875,6 @@ fn check_acl(acl: &[Acl]) -> Result<(), TreeError> {
 fn judge(path: &str) -> TreeError {
     let error = path::validate(path).expect_err("only called for what is no path");
     TreeError::BadArguments(BadArguments::Path(error))
-}
-
-fn tell_parent(events: &mut Vec<Event>, kind: EventKind, path: &str) {
-    let (parent, _) = path::split(path).expect("the root is neither made nor deleted");
-    events.push(Event {
-        kind,
-        path: path.to_owned(),
-    });
-    events.push(Event {
-        kind: EventKind::ChildrenChanged,
-        path: parent.to_owned(),
-    });
 }
 
 /// Whether `path` is `top` or stands below it.

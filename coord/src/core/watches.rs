@@ -10,7 +10,8 @@
 //!
 //! A watch belongs to a connection, not to its session: a client that comes back on
 //! another connection sets its watches again (setWatches). A standard watch fires once.
-//! A connection is told of one change once, however many of its watches match.
+//! A connection is told of one change once, however many of its watches match. That its
+//! client may read the node is for the front to see: it knows what the client is.
 
 use crate::core::Zxid;
 use crate::core::tree::{Event, EventKind};
@@ -289,10 +290,7 @@ mod tests {
     const B: ConnectionId = ConnectionId(2);
 
     fn event(kind: EventKind, path: &str) -> Event {
-        Event {
-            kind,
-            path: path.to_owned(),
-        }
+        Event::open(kind, path)
     }
 
     fn told(watches: &mut Watches, kind: EventKind, path: &str) -> Vec<ConnectionId> {

@@ -67,11 +67,12 @@ impl Ensembles {
 
     fn expire(&self, fake: ConnectionId, session: SessionId) {
         self.end(session);
+        self.tell(fake, Notice::NewSession);
+    }
+
+    fn tell(&self, connection: ConnectionId, notice: Notice) {
         let mut notices = self.notices.borrow_mut();
-        notices
-            .entry(fake)
-            .or_default()
-            .push_back(Notice::NewSession);
+        notices.entry(connection).or_default().push_back(notice);
         drop(notices);
         self.told.wake();
     }
@@ -486,13 +487,7 @@ fn an_answer_that_was_lost_is_refused_and_the_truth_is_read() {
         *server.cut.borrow_mut() = Some(fake.connection);
         assert!(create(&one, "orders", 1).await.is_err());
         *server.cut.borrow_mut() = None;
-        let mut notices = server.notices.borrow_mut();
-        notices
-            .entry(fake.connection)
-            .or_default()
-            .push_back(Notice::Reconnected);
-        drop(notices);
-        server.told.wake();
+        server.tell(fake.connection, Notice::Reconnected);
         // It had been done.
         until(&io, || one.image().topic("orders").is_some()).await;
     });

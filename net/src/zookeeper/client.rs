@@ -394,10 +394,7 @@ impl<I: Io, C: Connect> Inner<I, C> {
         };
         let path = event.path.as_deref().unwrap_or_default();
         if let Some(path) = self.below_chroot(path) {
-            let event = Event {
-                kind,
-                path: path.to_owned(),
-            };
+            let event = Event::open(kind, path);
             self.notices.borrow_mut().push_back(Notice::Event(event));
             self.changed.wake();
         }

@@ -19,7 +19,8 @@ use crate::zookeeper::outbox::{Outbox, Pool};
 use crate::zookeeper::records::{ReplyHeader, SYNC_CONNECTED, xid};
 use crate::zookeeper::stats::Stats;
 use klamm_coord::core::Zxid;
-use klamm_coord::core::acl::Identity;
+use klamm_coord::core::acl::{self, Identity};
+use klamm_coord::core::stat::Perms;
 use klamm_coord::core::zookeeper::{ConnectionId, Fired, SessionId};
 use klamm_coord::driver::{Clients, Keeper};
 use klamm_engine::units::{Nanos, TimestampMs};
@@ -233,6 +234,13 @@ impl Front {
                 let Some(client) = clients.get(connection) else {
                     continue;
                 };
+                // Not even that there is something is for those who may not read it.
+                let acl = one.event.acl.as_deref();
+                if acl
+                    .is_some_and(|acl| !acl::allows(acl, Perms::READ, &client.identities.borrow()))
+                {
+                    continue;
+                }
                 self.put(client, one.zxid, committed, now, |to| {
                     let header = ReplyHeader {
                         xid: xid::NOTIFICATION,

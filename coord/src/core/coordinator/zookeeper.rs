@@ -412,10 +412,7 @@ impl Core {
         let mut fire = |zxid, kind, path: &str| {
             self.output.fired.push(Fired {
                 zxid,
-                event: Event {
-                    kind,
-                    path: path.to_owned(),
-                },
+                event: Event::open(kind, path),
                 connections: vec![connection],
             });
         };

@@ -8,7 +8,7 @@
 //! What this process changed itself it has done here at once, before it was done
 //! there: a node that is seen to be as it is makes no event, only its stat is taken over.
 
-use super::{Event, EventKind, Node, Tree, tell_parent};
+use super::{Event, EventKind, Node, Tree};
 use crate::core::Zxid;
 use crate::core::path;
 use crate::core::stat::{Lifetime, Stat};
@@ -48,10 +48,7 @@ impl Tree {
                 let node = self.nodes.get_mut(id);
                 if node.data.as_deref() != seen.data.as_deref() {
                     node.data = seen.data.as_deref().map(Into::into);
-                    events.push(Event {
-                        kind: EventKind::DataChanged,
-                        path: path.to_owned(),
-                    });
+                    events.push(Event::open(EventKind::DataChanged, path));
                 }
                 node.take_over(&seen.stat);
             }
@@ -69,7 +66,9 @@ impl Tree {
                 );
                 node.take_over(&seen.stat);
                 self.link(path, node);
-                tell_parent(events, EventKind::Created, path);
+                events.push(Event::open(EventKind::Created, path));
+                let (above, _) = path::split(path).expect("its parent was found");
+                events.push(Event::open(EventKind::ChildrenChanged, above));
             }
         }
     }

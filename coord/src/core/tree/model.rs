@@ -89,12 +89,7 @@ impl Model {
         events: &mut Vec<Event>,
     ) -> Result<OpResult, TreeError> {
         let bad = |e| TreeError::BadArguments(BadArguments::Path(e));
-        let mut tell = |kind, path: &str| {
-            events.push(Event {
-                kind,
-                path: path.to_owned(),
-            })
-        };
+        let mut tell = |kind, path: &str| events.push(Event::open(kind, path));
         let result = match op {
             Op::Create {
                 path,

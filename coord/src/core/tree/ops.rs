@@ -3,6 +3,7 @@
 use crate::core::path::PathError;
 use crate::core::stat::{Acl, Lifetime, Stat};
 use std::fmt;
+use std::sync::Arc;
 
 /// One write, as a client asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,4 +230,18 @@ pub enum EventKind {
 pub struct Event {
     pub kind: EventKind,
     pub path: String,
+    /// Who may read the node (for a deletion: might), and so be told; None: everyone.
+    pub acl: Option<Arc<[Acl]>>,
+}
+
+impl Event {
+    /// That everyone may be told of.
+    #[must_use]
+    pub fn open(kind: EventKind, path: impl Into<String>) -> Event {
+        Event {
+            kind,
+            path: path.into(),
+            acl: None,
+        }
+    }
 }

@@ -161,8 +161,10 @@ fn everything_is_below_the_chroot_and_events_come_without_it() {
             (EventKind::Created, "/a/b"),
             (EventKind::DataChanged, "/a"),
         ] {
-            let path = path.to_owned();
-            assert_eq!(client.notice().await, Notice::Event(Event { kind, path }));
+            assert_eq!(
+                client.notice().await,
+                Notice::Event(Event::open(kind, path))
+            );
         }
         let seen = client.read("/a").await.unwrap().unwrap();
         assert_eq!(

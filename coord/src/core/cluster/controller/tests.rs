@@ -226,10 +226,7 @@ fn what_changed_is_looked_at_and_nothing_else() {
     world.settle();
     let noted = |path: &str| {
         let mut agenda = Agenda::default();
-        agenda.note(&[Event {
-            kind: EventKind::Created,
-            path: path.to_owned(),
-        }]);
+        agenda.note(&[Event::open(EventKind::Created, path)]);
         agenda
     };
     for path in [
