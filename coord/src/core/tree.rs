@@ -147,7 +147,10 @@ impl Tree {
             enforce_quota: false,
             data_size: 0,
         };
-        let fresh = || Node::new(Zxid::ZERO, TimestampMs(0), None, Lifetime::Persistent, None);
+        let fresh = || {
+            let (time, data) = (TimestampMs(0), Some(&[][..]));
+            Node::new(Zxid::ZERO, time, data, Lifetime::Persistent, None)
+        };
         let root = tree.nodes.insert(fresh());
         assert_eq!(root, ROOT);
         for path in &RESERVED[1..] {

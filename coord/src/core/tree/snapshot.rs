@@ -55,6 +55,7 @@ impl Tree {
         if !name.is_empty() {
             return Err(reader.fail("a tree that does not begin with its root"));
         }
+        tree.data_size += root.data_bytes();
         tree.nodes.insert(root);
         // The nodes whose children are being read: how many are left, and the length
         // of the path up to them.
