@@ -866,7 +866,7 @@ fn bytes_of(data: Option<&[u8]>) -> i64 {
 }
 
 fn boxed(acl: &[Acl]) -> Option<Box<Vec<Acl>>> {
-    (acl != Acl::open()).then(|| Box::new(acl.to_vec()))
+    (!Acl::is_open(acl)).then(|| Box::new(acl.to_vec()))
 }
 
 /// That an ACL has entries and that each means somebody.
