@@ -15,10 +15,10 @@
 use bytes::BytesMut;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Socket as Socket2, Type};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use socket2::{Domain, Socket as Socket2, Type};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
