@@ -15,6 +15,10 @@
 //! ask again. The session may end: then everything is read, and this broker registers
 //! again.
 //!
+//! Between a change that was not done and its reading the mirror is in doubt: it shows
+//! what never was. Nothing that rests on it leaves meanwhile, neither to the ensemble nor
+//! to a client nor to a shard, which would delete the records of a topic that is there.
+//!
 //! Groups are shared out among the brokers by their names (see [`crate::core::image`]).
 //! Whoever is asked for a group first claims it by setting `/consumers/GROUP`; every
 //! commit checks that the claim stands, so that of two brokers that both think a group
@@ -61,6 +65,12 @@ const CONSUMERS: &str = "/consumers";
 /// How many operations one multi takes: with paths of 100 bytes about 100 KiB, a tenth of
 /// what a server takes by default (`jute.maxbuffer`).
 pub(crate) const MULTI_OPS: usize = 1_000;
+
+/// How long a request waits for the mirror to be read anew; then its client asks again.
+const DOUBT_MAX: Duration = Duration::from_secs(2);
+
+/// Until what could not be read is asked for again, where no reconnection says so before.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// A session with an ensemble. Requests are sent, and answered, in the order of the
 /// calls; a call that is made has its place even where its future is not polled yet.
@@ -134,6 +144,12 @@ pub struct Remote<I: Io, H: Host, E: Ensemble> {
     /// Paths to be read anew, in the order in which they changed.
     dirty: RefCell<VecDeque<Dirty>>,
     reading: Cell<bool>,
+    /// A change was not done, and what is there instead has not been read.
+    in_doubt: Cell<bool>,
+    /// An image was held back, or must be made once there is no doubt.
+    image_due: Cell<bool>,
+    /// Reading has failed; somebody sees to it that it is done again.
+    unread: Cell<bool>,
 
     changed: Rc<Signal>,
     armed: Cell<Option<Nanos>>,
@@ -192,6 +208,9 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             touched: RefCell::default(),
             dirty: RefCell::default(),
             reading: Cell::new(false),
+            in_doubt: Cell::new(false),
+            image_due: Cell::new(false),
+            unread: Cell::new(false),
             changed,
             armed: Cell::new(None),
             stopped: RefCell::default(),
@@ -223,12 +242,16 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
     ) -> impl Future<Output = Answer> + use<I, H, E> + 'static {
         let this = self.clone();
         let wanted = self.groups_of(&request);
-        let ready = wanted.iter().all(|group| self.holds(group));
+        let of_group = matches!(request, Request::Group(_));
+        let ready = (of_group || !self.in_doubt.get()) && wanted.iter().all(|g| self.holds(g));
         let at_once = ready.then(|| self.submit(request.clone(), &wanted));
         async move {
             let receiver = match at_once {
                 Some(receiver) => receiver?,
                 None => {
+                    if !of_group {
+                        this.believed().await?;
+                    }
                     for group in &wanted {
                         this.claim(group).await?;
                     }
@@ -238,6 +261,17 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             receiver
                 .await
                 .unwrap_or_else(|_| Err(stopped("the coordinator is gone")))
+        }
+    }
+
+    /// Waits for the mirror to show what is.
+    async fn believed(self: &Rc<Self>) -> Result<(), Stopped> {
+        let this = self.clone();
+        let is_over = move || !this.in_doubt.get() || this.stopped.borrow().is_some();
+        let known = self.changed.until(move || is_over().then_some(()));
+        match future::select(pin!(known), pin!(self.io.sleep(DOUBT_MAX))).await {
+            Either::Left(_) => Ok(()),
+            Either::Right(_) => Err(stopped("what the ensemble has is not known now")),
         }
     }
 
@@ -284,10 +318,13 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
     // -- to the ensemble
 
     fn collect(self: &Rc<Self>) {
-        let (output, deadline) = {
+        let (mut output, deadline) = {
             let mut core = self.core.borrow_mut();
             (core.take_output(), core.next_deadline())
         };
+        if self.in_doubt.get() {
+            self.hold_back(&mut output);
+        }
         if deadline.is_some_and(|at| self.armed.get().is_none_or(|armed| at < armed)) {
             self.changed.wake();
         }
@@ -301,6 +338,40 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         self.committing.set(true);
         drop(gathered);
         self.io.spawn(self.clone().run_commits());
+    }
+
+    /// Takes out what rests on the mirror, which is in doubt: what was planned by it is
+    /// undone by reading, and planned again; who asked asks again.
+    fn hold_back(&self, output: &mut Output) {
+        if output.image.take().is_some() {
+            self.image_due.set(true);
+        }
+        let effects = std::mem::take(&mut output.effects);
+        let (of_groups, dropped): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|e| e.group.is_some());
+        output.effects = of_groups;
+        let mut core = self.core.borrow_mut();
+        if let Some(last) = dropped.last() {
+            core.forget_producer_ids();
+            core.carried_out(last.zxid, false, now(&self.io));
+            self.mark_dirty(dropped.iter().flat_map(|effect| &effect.ops));
+        }
+        let send = std::mem::take(&mut output.send);
+        for (zxid, token, response) in send {
+            if matches!(response, Response::Group(_)) {
+                output.send.push((zxid, token, response));
+            } else {
+                self.desk
+                    .refuse(token, stopped("somebody else was quicker"));
+            }
+        }
+    }
+
+    /// What the operations were to change is to be read, with all below it.
+    fn mark_dirty<'a>(&self, ops: impl Iterator<Item = &'a Op>) {
+        let paths = ops.map(|op| op.path().to_owned());
+        let mut dirty = self.dirty.borrow_mut();
+        dirty.extend(paths.map(|path| Dirty { path, whole: true }));
     }
 
     /// Takes batch after batch to the ensemble until nothing has gathered.
@@ -329,7 +400,15 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
                         self.core.borrow_mut().abandon(token);
                         self.desk.refuse(token, stopped(&why));
                     }
-                    self.desk.publish(output.image, Vec::new());
+                    if self.in_doubt.get() {
+                        self.image_due.set(true);
+                        // What came meanwhile was answered by a mirror that was wrong.
+                        let mut rest = std::mem::take(&mut *self.gathered.borrow_mut());
+                        self.hold_back(&mut rest);
+                        *self.gathered.borrow_mut() = rest;
+                    } else {
+                        self.desk.publish(output.image, Vec::new());
+                    }
                     self.read_dirty();
                 }
             }
@@ -365,7 +444,7 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
                 under_way.push((effect.group.clone(), guarded, answer));
             }
         }
-        let mut failed = None;
+        let (mut failed, mut undone) = (None, Vec::new());
         for (group, ops, answer) in under_way {
             let why = match answer.await {
                 Ok(Ok(results)) => {
@@ -380,16 +459,16 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             };
             match group {
                 Some(group) => self.let_go(&group),
-                None => {
-                    self.core.borrow_mut().forget_producer_ids();
-                    let paths = ops.iter().map(|op| op.path().to_owned());
-                    let mut dirty = self.dirty.borrow_mut();
-                    dirty.extend(paths.map(|path| Dirty { path, whole: true }));
-                }
+                None => undone.extend(ops),
             }
             failed.get_or_insert(why);
         }
         self.touched.borrow_mut().clear();
+        if !undone.is_empty() {
+            self.in_doubt.set(true);
+            self.core.borrow_mut().forget_producer_ids();
+            self.mark_dirty(undone.iter());
+        }
         failed
     }
 
@@ -492,7 +571,13 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         while self.stopped.borrow().is_none() {
             let dirty: Vec<Dirty> = self.dirty.borrow_mut().drain(..).collect();
             if dirty.is_empty() {
+                self.in_doubt.set(false);
+                self.unread.set(false);
                 self.core.borrow_mut().reflected(now(&self.io));
+                if self.image_due.replace(false) {
+                    let image = self.core.borrow_mut().image();
+                    self.gathered.borrow_mut().image = Some(image);
+                }
                 self.collect();
                 break;
             }
@@ -507,6 +592,9 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
                     // It is all read again after the reconnection.
                     log::debug!("not read: {}", lost.why);
                     self.dirty.borrow_mut().clear();
+                    if !self.unread.replace(true) {
+                        self.io.spawn(self.clone().run_rereads());
+                    }
                     break;
                 }
             }
@@ -514,6 +602,17 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         }
         self.reading.set(false);
         self.changed.wake();
+    }
+
+    /// Where it is not the connection that failed nobody says when to read again.
+    async fn run_rereads(self: Rc<Self>) {
+        loop {
+            self.io.sleep(READ_AGAIN).await;
+            if !self.unread.get() || self.stopped.borrow().is_some() {
+                break;
+            }
+            self.read_everything_again();
+        }
     }
 
     async fn read_again(

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::core::Zxid;
-use crate::core::cluster::NewTopic;
+use crate::core::cluster::{NewTopic, TopicRef};
 use crate::core::group::subscription::{assignment, subscription};
 use crate::core::groups::{
     JoinGroup, OffsetCommit, OffsetCommitPartition, OffsetCommitTopic, OffsetFetch,
@@ -22,6 +22,8 @@ struct Ensembles {
     told: Rc<Signal>,
     /// Answers of this connection are lost from now on.
     cut: RefCell<Option<ConnectionId>>,
+    /// What this one asks does not even arrive.
+    away: RefCell<Option<ConnectionId>>,
 }
 
 impl Ensembles {
@@ -34,6 +36,7 @@ impl Ensembles {
             notices: RefCell::default(),
             told: Signal::new(),
             cut: RefCell::default(),
+            away: RefCell::default(),
         })
     }
 
@@ -133,7 +136,9 @@ impl Fake {
     /// The answer, a while later; the work is done at once, as the server does it in order.
     fn later<T: 'static>(&self, value: T) -> impl Future<Output = Result<T, Lost>> + use<T> {
         let io = self.server.io.clone();
-        let cut = *self.server.cut.borrow() == Some(self.connection);
+        let cut = [&self.server.cut, &self.server.away]
+            .iter()
+            .any(|of| *of.borrow() == Some(self.connection));
         async move {
             io.sleep(Duration::from_millis(1)).await;
             match cut {
@@ -155,11 +160,17 @@ impl Ensemble for Rc<Fake> {
         &self,
         ops: &[Op],
     ) -> impl Future<Output = Result<Result<Vec<OpResult>, MultiError>, Lost>> + 'static {
-        let mut core = self.server.core.borrow_mut();
-        let done = core.multi(&self.client(), ops.to_vec(), now(&self.server.io));
-        drop(core);
-        self.server.deliver();
-        self.later(done.value)
+        let is_away = *self.server.away.borrow() == Some(self.connection);
+        let done = if is_away {
+            Ok(Vec::new())
+        } else {
+            let mut core = self.server.core.borrow_mut();
+            let done = core.multi(&self.client(), ops.to_vec(), now(&self.server.io));
+            drop(core);
+            self.server.deliver();
+            done.value
+        };
+        self.later(done)
     }
 
     fn read(
@@ -490,6 +501,69 @@ fn an_answer_that_was_lost_is_refused_and_the_truth_is_read() {
         server.tell(fake.connection, Notice::Reconnected);
         // It had been done.
         until(&io, || one.image().topic("orders").is_some()).await;
+    });
+}
+
+/// A fake's connection is there again.
+fn reconnect(server: &Rc<Ensembles>, fake: &Rc<Fake>) {
+    *server.away.borrow_mut() = None;
+    let mut notices = server.notices.borrow_mut();
+    let queue = notices.entry(fake.connection).or_default();
+    queue.push_back(Notice::Reconnected);
+    drop(notices);
+    server.told.wake();
+}
+
+#[test]
+fn what_was_not_done_is_neither_shown_nor_taken_for_done() {
+    run(async |io| {
+        let server = Ensembles::new(&io);
+        let (one, fake) = open(&server, 1).await;
+        create(&one, "kept", 1).await.unwrap();
+        let shown = one.desk.host.0.clone();
+        let before = shown.borrow().len();
+        *server.away.borrow_mut() = Some(fake.connection);
+        let delete = Request::DeleteTopics {
+            topics: vec![TopicRef::Name("kept".to_owned())],
+        };
+        // Sent together: the second is answered by what the first has left.
+        let (made, deleted) = future::join(create(&one, "new", 1), one.call(delete)).await;
+        assert!(made.is_err() && deleted.is_err());
+        // Nobody has it, so it can't be said to be there already.
+        assert!(create(&one, "new", 1).await.is_err());
+        for image in &shown.borrow()[before..] {
+            assert!(image.topic("new").is_none(), "a topic that never was");
+            assert!(
+                image.topic("kept").is_some(),
+                "its records would be deleted"
+            );
+        }
+        reconnect(&server, &fake);
+        until(&io, || !one.in_doubt.get()).await;
+        let made = create(&one, "new", 1).await.unwrap();
+        assert!(matches!(made, Response::CreateTopics(topics) if topics[0].1.is_ok()));
+        let last = shown.borrow().last().cloned().unwrap();
+        assert!(last.topic("new").is_some() && last.topic("kept").is_some());
+    });
+}
+
+#[test]
+fn of_a_topic_that_two_made_only_the_one_that_is_there_is_shown() {
+    run(async |io| {
+        let server = Ensembles::new(&io);
+        let (one, _) = open(&server, 1).await;
+        let (two, _) = open(&server, 2).await;
+        until(&io, || one.image().brokers.len() == 2).await;
+        let (a, b) = future::join(create(&one, "t", 2), create(&two, "t", 2)).await;
+        assert!(a.is_ok() || b.is_ok(), "{a:?} {b:?}");
+        let shown = |of: &Opened| -> HashSet<_> {
+            let images = of.desk.host.0.borrow();
+            let ids = images.iter().filter_map(|i| Some(i.topic("t")?.id));
+            ids.collect()
+        };
+        until(&io, || !shown(&one).is_empty() && !shown(&two).is_empty()).await;
+        assert_eq!(shown(&one).len(), 1);
+        assert_eq!(shown(&one), shown(&two));
     });
 }
 
