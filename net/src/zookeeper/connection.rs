@@ -40,6 +40,8 @@ pub(super) struct Connection<S> {
     pending: Vec<u8>,
     /// The outbox was full: there may be whole frames in `pending`.
     is_full: bool,
+    /// How many bytes are still to come of a frame that was refused for its length.
+    to_pass_over: usize,
     ending: Ending,
 }
 
@@ -87,6 +89,7 @@ impl<S: Socket> Connection<S> {
             socket,
             pending: Vec::new(),
             is_full: false,
+            to_pass_over: 0,
             ending: Ending::Not,
         }
     }
@@ -199,7 +202,7 @@ impl<S: Socket> Connection<S> {
     fn feed(&mut self, bytes: &[u8]) -> Result<(), End> {
         let bytes_max = self.front.limits.frame_bytes_max;
         let mut pending = self.take_pending();
-        let mut rest = bytes;
+        let mut rest = self.pass_over(bytes);
         let mut completed = false;
         // First what is missing to the begun frame, which is then answered alone.
         while !pending.is_empty() && !rest.is_empty() && self.may_go_on() {
@@ -210,6 +213,7 @@ impl<S: Socket> Connection<S> {
                 let used = self.serve(&pending)?;
                 pending.drain(..used);
                 completed |= used > 0;
+                rest = self.pass_over(rest);
             }
         }
         if pending.is_empty() && self.may_go_on() {
@@ -225,6 +229,13 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
+    /// What is left behind the rest of a frame that was refused for its length.
+    fn pass_over<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let passed = self.to_pass_over.min(bytes.len());
+        self.to_pass_over -= passed;
+        &bytes[passed..]
+    }
+
     fn may_go_on(&self) -> bool {
         !self.is_full && matches!(self.ending, Ending::Not)
     }
@@ -234,6 +245,7 @@ impl<S: Socket> Connection<S> {
         match next {
             Next::Receive => {}
             Next::Send => self.is_full = true,
+            Next::PassOver(bytes) => self.to_pass_over = bytes,
             Next::Close(why) => self.ending = Ending::Sent(why),
             Next::Drop(why) => return Err(End::Refused(why)),
         }
@@ -268,7 +280,7 @@ impl<S: Socket> Connection<S> {
         if self.client.session.get().is_none() || !matches!(self.ending, Ending::Not) {
             return;
         }
-        let has_begun = !self.pending.is_empty() && !self.is_full;
+        let has_begun = !(self.pending.is_empty() && self.to_pass_over == 0) && !self.is_full;
         let is_running = patience == Some(Patience::Frame);
         if has_begun && (completed || !is_running) {
             let time = self.front.limits.frame_time_max;

@@ -31,6 +31,8 @@ use std::rc::Rc;
 /// What is to be done after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
+    /// So many bytes more are no frame: the rest of one that was refused for its length.
+    PassOver(usize),
     /// What is left is a part of a frame, or nothing.
     Receive,
     /// The outbox is full: what is left waits until some of it is sent.
@@ -47,6 +49,11 @@ pub(super) enum After {
     Close(&'static str),
     Drop(&'static str),
 }
+
+const HEADER_BYTES: usize = 8;
+
+/// What a client may have passed over. More than this is no request.
+const PASSED_OVER_MAX: usize = 64 << 20;
 
 /// In a header: there is no change that this tells of.
 const NO_CHANGE: Zxid = Zxid(-1);
@@ -136,8 +143,9 @@ impl Turn<'_> {
                 Begin::Whole(payload) => payload,
                 Begin::Partial => return (used, Next::Receive),
                 Begin::Nonsense(_) => return (used, Next::Drop("a frame of negative length")),
-                Begin::TooLong(_, payload) if is_greeted => {
-                    return (used, self.too_long(payload));
+                Begin::TooLong(len, payload) if is_greeted => {
+                    let (passed, next) = self.too_long(len, payload);
+                    return (used + passed, next);
                 }
                 Begin::TooLong(..) => {
                     return (used, Next::Drop("a frame longer than jute.maxbuffer"));
@@ -206,22 +214,32 @@ impl Turn<'_> {
         After::Go
     }
 
-    /// ZooKeeper closes without a word, and its client tries again for ever; here it is
-    /// told first, where enough has come to know what it asked.
-    fn too_long(&mut self, payload: &[u8]) -> Next {
+    /// ZooKeeper closes without a word, and its client tries again for ever. Here it is
+    /// told, and goes on: what else it asked for, and its session, are not at fault.
+    fn too_long(&mut self, len: usize, payload: &[u8]) -> (usize, Next) {
         let why = "a frame longer than jute.maxbuffer";
-        match Reader::new(payload).take::<RequestHeader>() {
-            Err(Malformed) => Next::Drop(why),
-            Ok(header) => {
-                log::warn!(
-                    "{} sent a request of more than {} bytes (jute.maxbuffer): it was refused",
-                    self.out.client.address,
-                    self.out.front.limits.frame_bytes_max
-                );
-                let gate = self.core.sync();
-                self.out.error(header.xid, gate, err::MARSHALLING);
-                Next::Close(why)
-            }
+        let Ok(header) = Reader::new(payload).take::<RequestHeader>() else {
+            let is_to_come = payload.len() < HEADER_BYTES;
+            return (
+                0,
+                if is_to_come {
+                    Next::Receive
+                } else {
+                    Next::Drop(why)
+                },
+            );
+        };
+        log::warn!(
+            "{} sent a request of {len} bytes, more than {} (jute.maxbuffer): it was refused",
+            self.out.client.address,
+            self.out.front.limits.frame_bytes_max
+        );
+        let gate = self.core.sync();
+        self.out.error(header.xid, gate, err::MARSHALLING);
+        let passed = len.min(payload.len());
+        match len - passed {
+            left if len <= PASSED_OVER_MAX => (4 + passed, Next::PassOver(left)),
+            _ => (4 + passed, Next::Close(why)),
         }
     }
 

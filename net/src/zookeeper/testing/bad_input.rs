@@ -61,14 +61,35 @@ fn frames_that_are_none_within_a_session_close_it() {
 }
 
 #[test]
-fn a_request_above_jute_maxbuffer_is_told_so_before_it_is_closed() {
+fn a_request_above_jute_maxbuffer_is_told_so_and_passed_over() {
     story(Limits::default(), async |server| {
         let client = server.client().await;
         let data = vec![7; 2 << 20];
         let asked = client.ask(op::CREATE, &create("/big", &data, 0));
         let answer = client.answer().await;
         assert_eq!((answer.xid, answer.err), (asked, err::MARSHALLING));
-        assert_eq!(client.frame().await, None);
+        assert_eq!(client.get("/", false).await.err, err::OK);
+        // In pieces, the header's bytes one at a time, another request right behind it.
+        let mut bytes = Vec::new();
+        frame::put(&mut bytes, |to| {
+            to.extend_from_slice(&payload(70, op::CREATE, &create("/big", &data, 0)));
+        });
+        frame::put(&mut bytes, |to| {
+            to.extend_from_slice(&payload(71, op::DELETE, &versioned("/none", -1)));
+        });
+        for byte in &bytes[..14] {
+            client.send(&[*byte]);
+            client.sleep(1).await;
+        }
+        for piece in bytes[14..].chunks(700_000) {
+            client.send(piece);
+            client.sleep(1).await;
+        }
+        let told = [client.answer().await, client.answer().await];
+        assert_eq!(
+            told.map(|a| (a.xid, a.err)),
+            [(70, err::MARSHALLING), (71, -101)]
+        );
         // The largest that is allowed, in pieces as they come from a network.
         let client = server.client().await;
         let path = "/big";
