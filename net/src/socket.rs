@@ -352,6 +352,8 @@ mod tests {
     fn a_port_that_another_server_left_a_moment_ago_can_be_listened_at() {
         let other = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        // As every server does that wants to be started again.
+        other.set_reuse_address(true).unwrap();
         other.bind(&any.into()).unwrap();
         other.listen(1).unwrap();
         let address = other.local_addr().unwrap().as_socket().unwrap();

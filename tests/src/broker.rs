@@ -222,13 +222,6 @@ impl Broker {
             .arg(self.bootstrap())
             .arg("--data")
             .arg(self.data());
-        // With --coordinator there is none here to listen for.
-        let is_elsewhere = self.setup.flags.iter().any(|flag| flag == "--coordinator");
-        if listens_as_coordinator() && !is_elsewhere {
-            command
-                .arg("--coordinator-listen")
-                .arg(self.coordinator().to_string());
-        }
         if !self.setup.settings.is_empty() {
             let file = self.folder().join("klamm.toml");
             std::fs::write(&file, settings_toml(&self.setup.settings)).expect("write settings");
@@ -241,8 +234,11 @@ impl Broker {
                 command.env_remove(name);
             }
         }
-        // Brokers of other tests run beside this one: a flag takes this back.
-        command.env("KLAMM_COORDINATOR_LISTEN", "none");
+        // Brokers of other tests run beside this one: never the default port. A test's
+        // own flag is stronger; with --coordinator there is none here to listen for.
+        if !self.setup.flags.iter().any(|flag| flag == "--coordinator") {
+            command.env("KLAMM_COORDINATOR_LISTEN", self.coordinator().to_string());
+        }
         command.envs(self.setup.environment.iter().cloned());
         let errors = log.try_clone().expect("share the broker's log");
         let child = command
@@ -379,16 +375,6 @@ pub fn klamm() -> &'static Path {
             path
         }
         None => build(),
-    })
-}
-
-/// Whether the binary has the flag yet.
-pub fn listens_as_coordinator() -> bool {
-    static KNOWS: OnceLock<bool> = OnceLock::new();
-    *KNOWS.get_or_init(|| {
-        let help = Command::new(klamm()).args(["serve", "--help"]).output();
-        let help = help.expect("klamm serve --help");
-        String::from_utf8_lossy(&help.stdout).contains("--coordinator-listen")
     })
 }
 

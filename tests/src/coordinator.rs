@@ -6,7 +6,7 @@
 //! ```
 
 use crate::apache_zookeeper::{self, ApacheZooKeeper, find_or_say_skipped};
-use crate::broker::{Broker, Setup, listens_as_coordinator};
+use crate::broker::{Broker, Setup};
 use crate::zookeeper::{Session, Wire};
 use std::net::SocketAddr;
 
@@ -30,10 +30,6 @@ impl Coordinator {
             return Some(Coordinator::Apache(ApacheZooKeeper::start(
                 &release, &setup,
             )));
-        }
-        if !listens_as_coordinator() {
-            eprintln!("SKIPPED: {what}: klamm serve has no --coordinator-listen");
-            return None;
         }
         let setup = Setup::default().setting("4lw.commands.whitelist", WORDS);
         Some(Coordinator::Klamm(Box::new(setup.start())))

@@ -11,7 +11,7 @@
 //!
 //! `KLAMM_TESTS_COORDINATOR=apache-3.8.0` runs the same against Apache's server.
 
-use klamm_tests::broker::{Setup, listens_as_coordinator};
+use klamm_tests::broker::Setup;
 use klamm_tests::coordinator::{Coordinator, apache};
 use klamm_tests::zookeeper::jute::Out;
 use klamm_tests::zookeeper::records::{Acl, Answer, Create, Request, code, flags};
@@ -586,10 +586,6 @@ fn a_reader_that_never_reads_takes_no_memory() {
 fn who_comes_early_is_answered() {
     if apache().is_some() {
         return; // It takes connections before it is ready, and leaves them so.
-    }
-    if !listens_as_coordinator() {
-        eprintln!("SKIPPED: early connections: klamm serve has no --coordinator-listen");
-        return;
     }
     for _ in 0..5 {
         let mut broker = Setup::default().prepare();

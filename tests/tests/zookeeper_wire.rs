@@ -219,6 +219,6 @@ fn connections_of_one_address_are_limited_and_the_listener_can_be_none() {
         client.ask(-2, PING, &[]);
         assert_eq!(client.answer().0, -2);
     }
-    let quiet = Broker::start();
+    let quiet = Broker::with().flag("--coordinator-listen", "none").start();
     assert!(!quiet.log().contains("for ZooKeeper clients"));
 }

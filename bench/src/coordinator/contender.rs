@@ -97,7 +97,10 @@ impl Contender {
             Contender::Klamm(binary) => {
                 let kafka = broker::free_address()?;
                 let mut command = binary.serve(folder, kafka);
-                command.arg("--coordinator-listen").arg(address.to_string());
+                command
+                    .arg("--coordinator-listen")
+                    .arg(address.to_string())
+                    .args(["--set", "maxClientCnxns=0"]);
                 Ok(Running {
                     who: Who::Klamm,
                     server: Server::start("the broker", command, folder)?,

@@ -30,6 +30,7 @@ use crate::core::tree::{Event, Op, Tree};
 use klamm_engine::units::TimestampMs;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// What the nodes show now: of each group the record that was applied last.
@@ -210,6 +211,8 @@ fn show_owners(
 
     let mut left = BTreeSet::new();
     let (mut lost, mut won) = (lost.into_iter().peekable(), won.into_iter().peekable());
+    // Sorted, so that a topic's folder is named once; and one buffer for all paths.
+    let (mut of_topic, mut parent, mut node) = ("", String::new(), String::new());
     loop {
         let order = match (lost.peek(), won.peek()) {
             (None, None) => break,
@@ -220,14 +223,20 @@ fn show_owners(
         let from = (order != Ordering::Greater).then(|| lost.next()).flatten();
         let to = (order != Ordering::Less).then(|| won.next()).flatten();
         let (topic, partition, _) = to.or(from).expect("one of them was there");
-        let parent = format!("{folder}/{}", path::component(topic));
-        let node = format!("{parent}/{partition}");
+        if parent.is_empty() || topic != of_topic {
+            of_topic = topic;
+            parent = format!("{folder}/{}", path::component(topic));
+        }
+        node.clone_from(&parent);
+        write!(node, "/{partition}").expect("a String takes everything");
         match (from, to) {
             (Some((_, _, from)), Some((_, _, to))) if from == to => {}
             (_, Some((_, _, member))) => change.put(&parent, &node, member.as_bytes().to_vec()),
             _ => {
                 change.delete(&node);
-                left.insert(parent);
+                if !left.contains(&parent) {
+                    left.insert(parent.clone());
+                }
             }
         }
     }
@@ -275,21 +284,21 @@ impl Change<'_> {
     }
 
     fn put(&mut self, parent: &str, node: &str, data: Vec<u8>) {
-        let op = if !self.tree.exists(node) {
-            if !self.tree.exists(parent) {
-                self.make(parent);
+        let op = match self.tree.stat(node) {
+            None => {
+                if !self.tree.exists(parent) {
+                    self.make(parent);
+                }
+                Op::Create {
+                    path: node.to_owned(),
+                    data: Some(data),
+                    acl: Acl::open(),
+                    lifetime: Lifetime::Ephemeral(self.owner),
+                    sequential: false,
+                }
             }
-            Op::Create {
-                path: node.to_owned(),
-                data: Some(data),
-                acl: Acl::open(),
-                lifetime: Lifetime::Ephemeral(self.owner),
-                sequential: false,
-            }
-        } else if self.is_ours(node) {
-            Op::set(node, data)
-        } else {
-            return;
+            Some(stat) if stat.ephemeral_owner == self.owner => Op::set(node, data),
+            Some(_) => return,
         };
         self.apply(&op);
     }

@@ -70,4 +70,10 @@ impl Acl {
             id: "anyone".to_owned(),
         }]
     }
+
+    /// Whether this is what `open` gives. Nearly every create asks it.
+    #[must_use]
+    pub fn is_open(acl: &[Acl]) -> bool {
+        matches!(acl, [one] if one.perms == Perms::ALL && one.scheme == "world" && one.id == "anyone")
+    }
 }

@@ -54,6 +54,8 @@ pub struct Tree {
     /// The nodes below which quotas count.
     quotas: BTreeSet<Box<str>>,
     enforce_quota: bool,
+    /// The bytes of all paths, but the root's, and of all data.
+    data_size: i64,
 }
 
 type NodeId = u32;
@@ -143,8 +145,12 @@ impl Tree {
             ttls: BTreeSet::new(),
             quotas: BTreeSet::new(),
             enforce_quota: false,
+            data_size: 0,
         };
-        let fresh = || Node::new(Zxid::ZERO, TimestampMs(0), None, Lifetime::Persistent, None);
+        let fresh = || {
+            let (time, data) = (TimestampMs(0), Some(&[][..]));
+            Node::new(Zxid::ZERO, time, data, Lifetime::Persistent, None)
+        };
         let root = tree.nodes.insert(fresh());
         assert_eq!(root, ROOT);
         for path in &RESERVED[1..] {
@@ -274,18 +280,10 @@ impl Tree {
             .map(|(session, paths)| (*session, paths.iter().map(|path| &**path)))
     }
 
-    /// The bytes of all paths and data, as ZooKeeper's `zk_approximate_data_size` has it.
+    /// The bytes of all paths and data (`zk_approximate_data_size`).
     #[must_use]
-    pub fn approximate_data_size(&self) -> usize {
-        let mut bytes = 0;
-        let mut open = vec![(ROOT, 0)];
-        while let Some((id, path_len)) = open.pop() {
-            let node = self.nodes.get(id);
-            bytes += path_len + node.data.as_ref().map_or(0, |d| d.len());
-            let children = node.children.iter().flat_map(|c| c.iter());
-            open.extend(children.map(|(name, id)| (*id, path_len + 1 + name.len())));
-        }
-        bytes
+    pub fn approximate_data_size(&self) -> i64 {
+        self.data_size
     }
 
     /// The paths of all container nodes, sorted.
@@ -652,6 +650,11 @@ impl Tree {
             mzxid: node.mzxid,
             mtime: node.mtime,
         };
+        self.data_size += bytes_of(data);
+        if let Undo::Set { data, .. } = &before {
+            self.data_size -= bytes_of(data.as_deref());
+        }
+        let node = self.nodes.get_mut(id);
         node.data = data.map(Into::into);
         (node.mzxid, node.mtime) = (zxid, time);
         node.version = node.version.wrapping_add(1);
@@ -680,6 +683,7 @@ impl Tree {
             } => {
                 let more = bytes_of(data.as_deref()) - self.nodes.get(id).data_bytes();
                 self.quota_changed(&path, more, 0);
+                self.data_size += more;
                 let node = self.nodes.get_mut(id);
                 (node.data, node.mzxid, node.mtime) = (data, mzxid, mtime);
                 node.version = node.version.wrapping_sub(1);
@@ -736,6 +740,7 @@ impl Tree {
                 self.ttls.insert(path.into());
             }
         }
+        self.data_size += path.len() as i64 + node.data_bytes();
         let id = self.nodes.insert(node);
         let before = self
             .nodes
@@ -759,6 +764,7 @@ impl Tree {
             *siblings = None;
         }
         let node = self.nodes.remove(id);
+        self.data_size -= path.len() as i64 + node.data_bytes();
         match node.lifetime {
             Lifetime::Persistent => {}
             Lifetime::Ephemeral(session) => {
@@ -860,7 +866,7 @@ fn bytes_of(data: Option<&[u8]>) -> i64 {
 }
 
 fn boxed(acl: &[Acl]) -> Option<Box<Vec<Acl>>> {
-    (acl != Acl::open()).then(|| Box::new(acl.to_vec()))
+    (!Acl::is_open(acl)).then(|| Box::new(acl.to_vec()))
 }
 
 /// That an ACL has entries and that each means somebody.

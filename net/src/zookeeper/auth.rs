@@ -24,7 +24,7 @@ pub(super) fn auth(turn: &mut Turn<'_>, xid: i32, from: &mut Reader<'_>) -> Afte
     );
     let has_room = turn.who.identities.len() < IDENTITIES_MAX;
     let Some(shown) = known.filter(|_| has_room) else {
-        turn.out.error(xid, Zxid::ZERO, err::AUTH_FAILED);
+        turn.out.header(xid, Zxid::ZERO, err::AUTH_FAILED);
         return After::Close("it could not be authenticated");
     };
     let mut identities = turn.who.identities.to_vec();
@@ -35,7 +35,7 @@ pub(super) fn auth(turn: &mut Turn<'_>, xid: i32, from: &mut Reader<'_>) -> Afte
     }
     turn.who.identities = identities.into();
     *turn.out.client.identities.borrow_mut() = turn.who.identities.clone();
-    turn.out.error(xid, Zxid::ZERO, err::OK);
+    turn.out.header(xid, Zxid::ZERO, err::OK);
     After::Go
 }
 

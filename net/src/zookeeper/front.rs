@@ -225,8 +225,9 @@ impl Front {
 
     // -- what they are told
 
-    /// Puts what fired into the outboxes of those whom it concerns.
-    pub fn deliver(&self, fired: &[Fired], committed: Zxid, now: Nanos) {
+    /// Puts what fired into the outboxes of those whom it concerns. `zxid`: what to say of
+    /// when it was, where that is not the change that fired it.
+    pub fn deliver(&self, fired: &[Fired], zxid: Option<Zxid>, committed: Zxid, now: Nanos) {
         let clients = self.clients.borrow();
         for one in fired {
             for connection in &one.connections {
@@ -244,7 +245,7 @@ impl Front {
                 self.put(client, one.zxid, committed, now, |to| {
                     let header = ReplyHeader {
                         xid: xid::NOTIFICATION,
-                        zxid: one.zxid,
+                        zxid: zxid.unwrap_or(one.zxid),
                         err: 0,
                     };
                     header.put(to);
@@ -400,7 +401,7 @@ impl Clients for Told {
     fn fired(&self, fired: Vec<Fired>) {
         if let Some(front) = self.0.upgrade() {
             let committed = front.keeper.committed();
-            front.deliver(&fired, committed, front.now());
+            front.deliver(&fired, None, committed, front.now());
             front.wake_told();
         }
     }

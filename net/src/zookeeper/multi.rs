@@ -10,8 +10,9 @@
 use crate::zookeeper::jute::{Field, Malformed, Reader, put_str, put_strs};
 use crate::zookeeper::records::{ErrorResponse, MultiHeader, ReadRequest, err, op};
 use crate::zookeeper::requests::{Turn, path};
-use crate::zookeeper::writes::{check_op, delete_op, read_create, set_data_op};
+use crate::zookeeper::writes::{BadCreate, Place, check_op, delete_op, read_create, set_data_op};
 use klamm_coord::core::Zxid;
+use klamm_coord::core::stat::Lifetime;
 use klamm_coord::core::tree::{Op, OpResult};
 use klamm_coord::core::zookeeper::SessionId;
 
@@ -19,7 +20,16 @@ type Done = Result<(), Malformed>;
 
 /// All of them or none. One that cannot be read makes all of them unreadable.
 pub(super) fn multi(turn: &mut Turn<'_>, xid: i32, from: &mut Reader<'_>) -> Done {
-    let (ops, kinds) = read(turn.who.session, from)?;
+    let (ops, kinds) = match read(turn.who.session, from) {
+        Ok(read) => read,
+        Err(BadCreate::Malformed) => return Err(Malformed),
+        // Its bytes were a multi, so it counts as a write that failed.
+        Err(BadCreate::Arguments) => {
+            let gate = turn.core.refuse_write(turn.now);
+            turn.out.error(xid, gate, err::MARSHALLING);
+            return Ok(());
+        }
+    };
     let given = turn.core.multi(&turn.who.client(), ops, turn.now);
     turn.tell();
     // That it failed is said of each operation, not of the whole.
@@ -43,7 +53,8 @@ pub(super) fn multi(turn: &mut Turn<'_>, xid: i32, from: &mut Reader<'_>) -> Don
     Ok(())
 }
 
-fn read(session: SessionId, from: &mut Reader<'_>) -> Result<(Vec<Op>, Vec<i32>), Malformed> {
+/// The operations, and as what each is answered.
+fn read(session: SessionId, from: &mut Reader<'_>) -> Result<(Vec<Op>, Vec<i32>), BadCreate> {
     let (mut ops, mut kinds) = (Vec::new(), Vec::new());
     loop {
         let header: MultiHeader = from.take()?;
@@ -52,14 +63,27 @@ fn read(session: SessionId, from: &mut Reader<'_>) -> Result<(Vec<Op>, Vec<i32>)
         }
         ops.push(match header.op {
             op::CREATE | op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => {
-                read_create(header.op, session, from).map_err(|_| Malformed)?
+                read_create(header.op, session, Place::InMulti, from)?
             }
             op::DELETE => delete_op(from.take()?)?,
             op::SET_DATA => set_data_op(from.take()?)?,
             op::CHECK => check_op(from.take()?),
-            _ => return Err(Malformed),
+            _ => return Err(BadCreate::Malformed),
         });
-        kinds.push(header.op);
+        kinds.push(answered_as(header.op, ops.last()));
+    }
+}
+
+/// Whatever it was asked as: what made a container or a node with a time to live is
+/// answered as a create2, what made another one of a createTTL as a create.
+fn answered_as(kind: i32, op: Option<&Op>) -> i32 {
+    match (kind, op) {
+        (_, Some(Op::Create { lifetime, .. })) => match lifetime {
+            Lifetime::Container | Lifetime::Ttl(_) => op::CREATE2,
+            _ if kind == op::CREATE_TTL => op::CREATE,
+            _ => kind,
+        },
+        _ => kind,
     }
 }
 

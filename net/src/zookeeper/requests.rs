@@ -48,6 +48,9 @@ pub(super) enum After {
     Drop(&'static str),
 }
 
+/// In a header: there is no change that this tells of.
+const NO_CHANGE: Zxid = Zxid(-1);
+
 /// A request under way.
 pub(super) struct Turn<'t> {
     pub core: &'t mut Core,
@@ -192,16 +195,12 @@ impl Turn<'_> {
             op::AUTH => return auth::auth(self, xid, from),
             op::CLOSE_SESSION => return session::close(self, xid),
             _ => {
-                self.out.error(xid, Zxid::ZERO, err::UNIMPLEMENTED);
+                self.out.header(xid, NO_CHANGE, err::UNIMPLEMENTED);
                 return After::Close("an operation that there is not");
             }
         };
         if done == Err(Malformed) {
-            let gate = if is_write(op) {
-                self.core.refuse_write(self.now)
-            } else {
-                self.core.sync()
-            };
+            let gate = self.core.sync();
             self.out.error(xid, gate, err::MARSHALLING);
         }
         After::Go
@@ -228,28 +227,21 @@ impl Turn<'_> {
 
     /// Has everyone told what a change fired; before the answer to it.
     pub fn tell(&mut self) {
+        self.tell_of(None);
+    }
+
+    /// Has the client told what it missed, which is no change of now.
+    pub fn tell_missed(&mut self) {
+        self.tell_of(Some(NO_CHANGE));
+    }
+
+    fn tell_of(&mut self, zxid: Option<Zxid>) {
         let fired = self.core.take_fired();
         if !fired.is_empty() {
             let out = &self.out;
-            out.front.deliver(&fired, out.committed, out.now);
+            out.front.deliver(&fired, zxid, out.committed, out.now);
         }
     }
-}
-
-fn is_write(op: i32) -> bool {
-    matches!(
-        op,
-        op::CREATE
-            | op::CREATE2
-            | op::CREATE_CONTAINER
-            | op::CREATE_TTL
-            | op::SET_DATA
-            | op::DELETE
-            | op::SET_ACL
-            | op::DELETE_CONTAINER
-            | op::RECONFIG
-            | op::MULTI
-    )
 }
 
 impl Out<'_> {
@@ -260,6 +252,14 @@ impl Out<'_> {
 
     pub fn error(&self, xid: i32, gate: Zxid, err: i32) {
         self.frame(xid, gate, err, |_| {});
+    }
+
+    /// An answer that rests on nothing, and so says that it does.
+    pub fn header(&self, xid: i32, zxid: Zxid, err: i32) {
+        self.front
+            .put(self.client, Zxid::ZERO, self.committed, self.now, |to| {
+                ReplyHeader { xid, zxid, err }.put(to);
+            });
     }
 
     /// What a call gave: an answer, or the tree's error alone.

@@ -45,7 +45,7 @@ pub(super) fn set_watches2(turn: &mut Turn<'_>, xid: i32, from: &mut Reader<'_>)
 /// What was missed fires before the answer.
 fn set(turn: &mut Turn<'_>, xid: i32, watches: &SetWatches<'_>) {
     let given = turn.core.set_watches(&turn.who.client(), watches);
-    turn.tell();
+    turn.tell_missed();
     turn.out.reply(xid, given.zxid, |_| {});
 }
 

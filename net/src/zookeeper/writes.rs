@@ -30,12 +30,23 @@ impl From<Malformed> for BadCreate {
 /// The longest time to live: 40 bits of ms in ZooKeeper's encoding of it.
 const TTL_MS_MAX: i64 = 0xFF_FFFF_FFFF;
 
+/// Whether a create stands by itself. Flags that belong to another of the four kinds of
+/// create mean one thing there and another within a multi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Alone,
+    InMulti,
+}
+
 /// create, create2, createContainer, createTTL as an operation on the tree. What comes
-/// of flags that belong to another of the four is ZooKeeper's: a create with the flag of
-/// a container makes a persistent node, a createContainer a container whatever the flag.
+/// of flags that belong to another of the four is ZooKeeper's. Alone the kind counts: a
+/// create with the flag of a container makes a persistent node, a createContainer a
+/// container whatever the flag. In a multi the flags do: that create makes a container, a
+/// createTTL without the flag for it a plain node.
 pub(super) fn read_create(
     op: i32,
     session: SessionId,
+    place: Place,
     from: &mut Reader<'_>,
 ) -> Result<Op, BadCreate> {
     let (request, ttl_ms) = if op == op::CREATE_TTL {
@@ -50,8 +61,24 @@ pub(super) fn read_create(
     } else {
         (from.take()?, -1)
     };
+    let in_multi = place == Place::InMulti;
+    let flags_say_ttl = matches!(request.flags, 5 | 6);
+    if in_multi && op != op::CREATE_TTL {
+        if flags_say_ttl {
+            return Err(BadCreate::Arguments);
+        }
+        if request.acl.is_none() && (0..=4).contains(&request.flags) {
+            return Err(BadCreate::Malformed);
+        }
+    }
+    let ttl_ms = if in_multi && !flags_say_ttl {
+        -1
+    } else {
+        ttl_ms
+    };
     let path = request.path.ok_or(BadCreate::Malformed)?.into_owned();
     let (lifetime, sequential) = match request.flags {
+        4 if in_multi => (Lifetime::Container, false),
         0 | 4 => (Lifetime::Persistent, false),
         1 => (Lifetime::Ephemeral(session.0), false),
         2 => (Lifetime::Persistent, true),
@@ -62,8 +89,9 @@ pub(super) fn read_create(
     };
     let lifetime = match lifetime {
         Lifetime::Ttl(1..=TTL_MS_MAX) => lifetime,
-        Lifetime::Ttl(_) => return Err(BadCreate::Arguments),
-        _ if ttl_ms >= 0 => return Err(BadCreate::Arguments),
+        // The tree refuses it, in its turn among the operations of a multi.
+        Lifetime::Ttl(_) => Lifetime::Ttl(0),
+        _ if ttl_ms >= 0 => Lifetime::Ttl(0),
         _ if op == op::CREATE_CONTAINER => Lifetime::Container,
         _ => lifetime,
     };
@@ -77,7 +105,7 @@ pub(super) fn read_create(
 }
 
 pub(super) fn create(turn: &mut Turn<'_>, xid: i32, op: i32, from: &mut Reader<'_>) -> Done {
-    match read_create(op, turn.who.session, from) {
+    match read_create(op, turn.who.session, Place::Alone, from) {
         Ok(create) => write(turn, xid, create, |result, to| match result {
             OpResult::Create { path, stat } => {
                 put_str(&path, to);

@@ -18,7 +18,7 @@ mod versions;
 
 use compare::Outcome;
 use klamm_tests::apache_zookeeper::{ApacheZooKeeper, SUPER_DIGEST, Setup, find_or_say_skipped};
-use klamm_tests::broker::{Broker, listens_as_coordinator};
+use klamm_tests::broker::Broker;
 use klamm_tests::random::Random;
 use klamm_tests::zookeeper::Message;
 use klamm_tests::zookeeper::records::Answer;
@@ -213,10 +213,6 @@ fn apache_3_9_answers_as_3_8_but_for_what_is_listed() {
 
 fn klamm_against_apache(version: &str, otherwise: usize) {
     let what = format!("Klamm against Apache ZooKeeper {version}");
-    if !listens_as_coordinator() {
-        eprintln!("SKIPPED: {what}: klamm serve has no --coordinator-listen");
-        return;
-    }
     let Some(release) = find_or_say_skipped(version, &what) else {
         return;
     };

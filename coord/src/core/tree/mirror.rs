@@ -8,7 +8,7 @@
 //! What this process changed itself it has done here at once, before it was done
 //! there: a node that is seen to be as it is makes no event, only its stat is taken over.
 
-use super::{Event, EventKind, Node, Tree};
+use super::{Event, EventKind, Node, Tree, bytes_of};
 use crate::core::Zxid;
 use crate::core::path;
 use crate::core::stat::{Lifetime, Stat};
@@ -47,6 +47,7 @@ impl Tree {
             Some(id) => {
                 let node = self.nodes.get_mut(id);
                 if node.data.as_deref() != seen.data.as_deref() {
+                    self.data_size += bytes_of(seen.data.as_deref()) - node.data_bytes();
                     node.data = seen.data.as_deref().map(Into::into);
                     events.push(Event::open(EventKind::DataChanged, path));
                 }

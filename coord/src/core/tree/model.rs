@@ -34,7 +34,7 @@ fn parent_of(path: &str) -> String {
 impl Model {
     pub fn new() -> Model {
         let node = || ModelNode {
-            data: None,
+            data: Some(Vec::new()),
             acl: Acl::open(),
             lifetime: Lifetime::Persistent,
             stat: Stat::default(),

@@ -9,7 +9,7 @@
 //! without a version or an event; limits are only held to where that is switched on
 //! (`enforceQuota`), and then the hard ones.
 
-use super::{Node, Tree};
+use super::{Node, Tree, bytes_of};
 use std::collections::BTreeMap;
 
 const QUOTA: &str = "/zookeeper/quota";
@@ -104,7 +104,9 @@ impl Tree {
             let mut track = Track::parse(node.data.as_deref().unwrap_or_default());
             track.0.insert("count".to_owned(), count);
             track.0.insert("bytes".to_owned(), bytes);
-            node.data = Some(track.text().into_bytes().into());
+            let text = track.text().into_bytes();
+            self.data_size += bytes_of(Some(&text)) - node.data_bytes();
+            node.data = Some(text.into());
         }
     }
 

@@ -49,11 +49,13 @@ impl Tree {
             ttls: BTreeSet::new(),
             quotas: BTreeSet::new(),
             enforce_quota: false,
+            data_size: 0,
         };
         let (name, root, children) = get_node(reader)?;
         if !name.is_empty() {
             return Err(reader.fail("a tree that does not begin with its root"));
         }
+        tree.data_size += root.data_bytes();
         tree.nodes.insert(root);
         // The nodes whose children are being read: how many are left, and the length
         // of the path up to them.

@@ -1,4 +1,4 @@
-use super::model::Model;
+use super::model::{Model, ModelNode};
 use super::*;
 use crate::core::codec::Reader;
 use crate::core::path::PathError;
@@ -392,6 +392,12 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
 }
 
 fn assert_same(tree: &Tree, model: &Model) {
+    let size = |(path, node): (&String, &ModelNode)| {
+        let path = if path == "/" { 0 } else { path.len() };
+        path + node.data.as_ref().map_or(0, Vec::len)
+    };
+    let size: usize = model.nodes.iter().map(size).sum();
+    assert_eq!(tree.approximate_data_size(), size as i64);
     assert_eq!(tree.len(), model.nodes.len());
     for (path, node) in &model.nodes {
         assert_eq!(tree.stat(path), Some(node.stat), "{path}");

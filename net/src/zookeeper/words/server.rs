@@ -75,10 +75,7 @@ pub fn mntr(turn: &mut Turn<'_>) -> String {
     let front = turn.out.front;
     let (stats, core) = (&front.stats, &turn.core);
     let sessions = core.sessions();
-    let ephemerals: usize = sessions
-        .iter()
-        .map(|session| core.tree().ephemerals(session.record.id.0).count())
-        .sum();
+    let (_, ephemerals) = core.tree().count_ephemerals();
     let clients = sessions.iter().filter(|s| !s.record.internal).count();
     let (files, files_max) = descriptors();
     let mut text = String::new();
@@ -97,6 +94,10 @@ pub fn mntr(turn: &mut Turn<'_>) -> String {
     line("znode_count", &core.tree().len());
     line("watch_count", &core.watches().summary().watches);
     line("ephemerals_count", &ephemerals);
+    line(
+        "approximate_data_size",
+        &core.tree().approximate_data_size(),
+    );
     line("global_sessions", &clients);
     line("connection_rejected", &stats.rejected.get());
     if let Some(files) = files {
