@@ -171,6 +171,12 @@ impl Tree {
         }
     }
 
+    /// What was done before this, by whomever, is seen after it.
+    pub fn sync(&mut self) {
+        let reply = self.read(&Request::Sync("/".into()));
+        assert_eq!(reply.err, code::OK, "sync");
+    }
+
     pub fn create(&mut self, path: &str, data: &str) {
         let request = Request::create(&self.full(path), data.as_bytes(), flags::PERSISTENT);
         let reply = self.write(&request);

@@ -338,10 +338,33 @@ pub fn topics_by_hand(cluster: &Cluster) {
         let values = asking::values(cluster, leader, "by-hand", partition);
         assert_eq!(values, Vec::<i64>::new(), "by-hand-{partition}");
     }
-    // Settings by hand: the node, then the notice of it.
+    // Settings by hand, as kafka-configs.sh wrote them: the node alone is enough here.
     let settings = json!({ "version": 1, "config": { "retention.ms": "12345" } });
     tree.delete("/config/topics/by-hand");
     tree.create("/config/topics/by-hand", &settings.to_string());
+    for id in cluster.ids() {
+        eventually("the settings take effect", || {
+            let said = describe(cluster, id, "by-hand");
+            if said.contains("retention.ms=12345  (topic)") {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        });
+    }
+}
+
+/// What `klamm topic describe` says, asked through that broker.
+fn describe(cluster: &Cluster, broker: i32, name: &str) -> String {
+    let described = Command::new(klamm())
+        .args(["topic", "describe", name, "--bootstrap"])
+        .arg(cluster.bootstrap(broker))
+        .output()
+        .expect("klamm topic describe");
+    let said = String::from_utf8_lossy(&described.stdout);
+    let errors = String::from_utf8_lossy(&described.stderr);
+    assert!(described.status.success(), "{said}{errors}");
+    said.into_owned()
 }
 
 pub fn two_create_one_topic(cluster: &Cluster) {
@@ -426,6 +449,33 @@ pub fn the_controller_is_deleted(cluster: &Cluster) {
         state(&mut tree, "second-term", 0)["controller_epoch"],
         before + 1
     );
+}
+
+/// A stop in order takes the registration along: nobody waits for a session to end.
+pub fn a_broker_leaves_and_comes_back(cluster: &mut Cluster) {
+    eprintln!("-- a broker leaves and comes back");
+    let mut tree = cluster.tree();
+    let leaders = led(cluster, &all(cluster), "spread", 6);
+    cluster.broker(3).stop();
+    tree.sync();
+    assert!(
+        !tree.has("/brokers/ids/3"),
+        "it goes before the process does"
+    );
+    agreed(cluster, &[1, 2], "without broker 3", |view| {
+        let led = view.leaders("spread");
+        let is_so = led.iter().zip(&leaders).all(|(now, before)| match before {
+            3 => *now == -1,
+            other => now == other,
+        });
+        if is_so && view.brokers.len() == 2 {
+            Ok(())
+        } else {
+            Err(format!("{led:?}"))
+        }
+    });
+    cluster.broker(3).start_again();
+    assert_eq!(led(cluster, &all(cluster), "spread", 6), leaders);
 }
 
 pub fn a_broker_dies_and_comes_back(cluster: &mut Cluster, victim: i32) {
@@ -566,14 +616,7 @@ pub fn a_broker_dies_and_comes_back(cluster: &mut Cluster, victim: i32) {
 
 /// `klamm topic describe` shows what there is, and dashes for the rest.
 fn a_person_sees_it(cluster: &Cluster, others: &[i32], leaders: &[i32], victim: i32) {
-    let described = Command::new(klamm())
-        .args(["topic", "describe", "mortal", "--bootstrap"])
-        .arg(cluster.bootstrap(others[0]))
-        .output()
-        .expect("klamm topic describe");
-    let said = String::from_utf8_lossy(&described.stdout);
-    let errors = String::from_utf8_lossy(&described.stderr);
-    assert!(described.status.success(), "{said}{errors}");
+    let said = describe(cluster, others[0], "mortal");
     let rows: Vec<Vec<&str>> = said
         .lines()
         .map(|line| line.split_whitespace().collect())
@@ -646,6 +689,28 @@ pub fn the_host_dies_and_comes_back(cluster: &mut Cluster) {
         clients::produce(&cluster.bootstrap(*id), &name, 3, 0..30);
         let seen = clients::consume(&cluster.bootstrap(1), &name, 3, 30);
         assert_eq!(seen, (0..30).collect());
+    }
+}
+
+/// Without who keeps the tree the others cannot take their registration away: they stop
+/// in order nevertheless, and their records are there at the next start.
+pub fn the_others_stop_without_the_host(cluster: &mut Cluster) {
+    eprintln!("-- the others stop without the host");
+    let leaders = led(cluster, &all(cluster), "hosted", 6);
+    cluster.broker(1).kill9();
+    let others: Vec<i32> = cluster.ids().skip(1).collect();
+    for id in &others {
+        cluster.broker(*id).stop();
+    }
+    cluster.broker(1).start_again();
+    for id in others {
+        cluster.broker(id).start_again();
+    }
+    assert_eq!(led(cluster, &all(cluster), "hosted", 6), leaders);
+    let again = led(cluster, &all(cluster), "spread", 6);
+    for (partition, leader) in (0..).zip(again) {
+        let values = asking::values(cluster, leader, "spread", partition);
+        assert_eq!(values.len(), 30, "spread-{partition} on broker {leader}");
     }
 }
 

@@ -48,8 +48,10 @@ fn kept_by_the_first_broker() {
     chapter::topics_by_hand(&cluster);
     chapter::two_create_one_topic(&cluster);
     chapter::the_controller_is_deleted(&cluster);
+    chapter::a_broker_leaves_and_comes_back(&mut cluster);
     chapter::a_broker_dies_and_comes_back(&mut cluster, 2);
     chapter::the_host_dies_and_comes_back(&mut cluster);
+    chapter::the_others_stop_without_the_host(&mut cluster);
 }
 
 #[test]
@@ -70,6 +72,7 @@ fn kept_by_an_ensemble() {
     chapter::topics_by_hand(&cluster);
     chapter::two_create_one_topic(&cluster);
     chapter::the_controller_is_deleted(&cluster);
+    chapter::a_broker_leaves_and_comes_back(&mut cluster);
     chapter::a_zookeeper_dies_under_load(&cluster, &mut ensemble);
     let controller = chapter::controller(&cluster);
     chapter::a_broker_dies_and_comes_back(&mut cluster, controller);
