@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   /proc/PID/stat     PID (name) S ... utime stime ...   fields 14 and 15, in ticks
+//!   /proc/PID/task/*/schedstat   time on a processor, in ns, of each thread
 //!   /proc/PID/status   VmRSS, VmHWM                       in KiB
 //!   /proc/loadavg      runnable tasks over the last minute, 5, 15
 //! ```
@@ -10,8 +11,10 @@
 
 use crate::Outcome;
 use std::fs;
+use std::io;
 use std::ops::Sub;
 use std::process;
+use std::time::Duration;
 
 /// USER_HZ: 100 in every Linux ABI that io_uring's brokers run on (x86-64, AArch64,
 /// RISC-V), whatever the kernel's own tick. One tick is 10 ms: over 10 s, 0.1 % of a core.
@@ -49,6 +52,23 @@ impl Cpu {
     pub fn total_s(self) -> f64 {
         self.user_s + self.system_s
     }
+}
+
+/// Time on a processor of all threads that there are now: for a few milliseconds, which
+/// are less than a tick. What a thread used that has ended meanwhile is not in it.
+pub fn on_processor(pid: u32) -> Outcome<Duration> {
+    let path = format!("/proc/{pid}/task");
+    let failed = |e: io::Error| format!("{path} can't be read: {e}");
+    let mut ns = 0;
+    for task in fs::read_dir(&path).map_err(failed)? {
+        // One that ends between the two is none to count.
+        let Ok(stat) = fs::read_to_string(task.map_err(failed)?.path().join("schedstat")) else {
+            continue;
+        };
+        let first = stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+        ns += first.ok_or_else(|| format!("a schedstat is not as the kernel has it: {stat}"))?;
+    }
+    Ok(Duration::from_nanos(ns))
 }
 
 impl Sub for Cpu {
@@ -129,5 +149,6 @@ mod tests {
         assert!(Cpu::of_this_process().unwrap().total_s() >= 0.0);
         assert!(Memory::of(process::id()).unwrap().resident_bytes > 0);
         assert!(load().unwrap() >= 0.0);
+        assert!(on_processor(process::id()).unwrap() > Duration::ZERO);
     }
 }

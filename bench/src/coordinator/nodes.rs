@@ -84,6 +84,8 @@ fn one_server(run: &Run, contender: &Contender, nodes: u32, to: &mut Comparison)
             return Err("the last node has not the data that was written to it".to_owned());
         }
         to.add(who, &first_get, ms(last.first_answer));
+        let cpu = measure("nodes_start_cpu", "  server's CPU by then", "ms");
+        to.add(who, &cpu, 1000.0 * last.cpu.total_s());
         let resident = Memory::of(server.server.pid())?.resident_bytes;
         to.add(who, &started, mib(resident));
     }
