@@ -30,7 +30,7 @@ impl Identity {
     #[must_use]
     pub fn ip(address: IpAddr) -> Identity {
         Identity {
-            scheme: "ip".to_owned(),
+            scheme: "ip".into(),
             id: address.to_canonical().to_string(),
         }
     }
@@ -52,12 +52,12 @@ pub fn authenticate(
             let mut become_ = Vec::new();
             if super_digest == Some(id.as_str()) {
                 become_.push(Identity {
-                    scheme: "super".to_owned(),
+                    scheme: "super".into(),
                     id: String::new(),
                 });
             }
             become_.push(Identity {
-                scheme: "digest".to_owned(),
+                scheme: "digest".into(),
                 id,
             });
             Some(become_)
@@ -99,8 +99,8 @@ pub fn expand(given: Vec<Acl>, who: &[Identity]) -> Vec<Acl> {
         for identity in own {
             add(Acl {
                 perms: acl.perms,
-                scheme: identity.scheme.clone(),
-                id: identity.id.clone(),
+                scheme: identity.scheme.clone().into(),
+                id: identity.id.clone().into(),
             });
         }
     }
@@ -110,7 +110,7 @@ pub fn expand(given: Vec<Acl>, who: &[Identity]) -> Vec<Acl> {
 /// Whether an entry means somebody.
 #[must_use]
 pub fn is_valid(acl: &Acl) -> bool {
-    match acl.scheme.as_str() {
+    match &*acl.scheme {
         "world" => acl.id == "anyone",
         // Two parts; empty ones at the end are none, as ZooKeeper counts.
         "digest" => acl.id.trim_end_matches(':').split(':').count() == 2,
@@ -136,7 +136,7 @@ pub fn allows(acl: &[Acl], perms: Perms, who: &[Identity]) -> bool {
 }
 
 fn matches(entry: &Acl, identity: &Identity) -> bool {
-    match entry.scheme.as_str() {
+    match &*entry.scheme {
         "ip" => match (Network::parse(&entry.id), identity.id.parse()) {
             (Some(network), Ok(address)) => network.contains(address),
             _ => false,
@@ -186,15 +186,15 @@ mod tests {
     fn acl(perms: Perms, scheme: &str, id: &str) -> Acl {
         Acl {
             perms,
-            scheme: scheme.to_owned(),
-            id: id.to_owned(),
+            scheme: scheme.to_owned().into(),
+            id: id.to_owned().into(),
         }
     }
 
     fn identity(scheme: &str, id: &str) -> Identity {
         Identity {
-            scheme: scheme.to_owned(),
-            id: id.to_owned(),
+            scheme: scheme.to_owned().into(),
+            id: id.to_owned().into(),
         }
     }
 

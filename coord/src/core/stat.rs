@@ -2,6 +2,7 @@
 
 use crate::core::Zxid;
 use klamm_engine::units::TimestampMs;
+use std::borrow::Cow;
 
 /// A znode's record, as `zookeeper.jute` orders it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,19 +57,32 @@ impl Perms {
 pub struct Acl {
     pub perms: Perms,
     /// "world", "auth", "digest", "ip", "x509", ...
-    pub scheme: String,
-    pub id: String,
+    pub scheme: Cow<'static, str>,
+    pub id: Cow<'static, str>,
 }
 
 impl Acl {
+    /// The names that nearly every ACL is made of are not copied.
+    #[must_use]
+    pub fn new(perms: Perms, scheme: &str, id: &str) -> Acl {
+        let name = |text: &str| {
+            let known = ["world", "anyone", "auth", "digest", "ip", ""];
+            match known.into_iter().find(|known| *known == text) {
+                Some(known) => Cow::Borrowed(known),
+                None => Cow::Owned(text.to_owned()),
+            }
+        };
+        Acl {
+            perms,
+            scheme: name(scheme),
+            id: name(id),
+        }
+    }
+
     /// `world:anyone:cdrwa`, what ZooKeeper calls OPEN_ACL_UNSAFE.
     #[must_use]
     pub fn open() -> Vec<Acl> {
-        vec![Acl {
-            perms: Perms::ALL,
-            scheme: "world".to_owned(),
-            id: "anyone".to_owned(),
-        }]
+        vec![Acl::new(Perms::ALL, "world", "anyone")]
     }
 
     /// Whether this is what `open` gives. Nearly every create asks it.

@@ -122,6 +122,12 @@ enum Undo {
     },
 }
 
+struct DataBefore {
+    data: Option<Box<[u8]>>,
+    mzxid: Zxid,
+    mtime: TimestampMs,
+}
+
 struct ParentBefore {
     creates: i32,
     pzxid: Zxid,
@@ -206,25 +212,54 @@ impl Tree {
         access: Access<'_>,
         perms: Perms,
     ) -> Result<(Option<&[u8]>, Stat), TreeError> {
-        let node = self.nodes.get(self.find(path).ok_or(TreeError::NoNode)?);
-        access.check(node, perms)?;
-        Ok((node.data.as_deref(), node.stat()))
+        self.read_with_gate(path, access, perms).1
     }
 
-    /// The change that what `path` shows rests on: its own last one, or where there is no
-    /// such node, the last one of the children among which it is missing.
+    /// The same, and the change that what is at `path` rests on: its own last one, or where
+    /// there is no such node, the last one of the children among which it is missing.
+    #[allow(clippy::type_complexity)]
+    pub fn read_with_gate(
+        &self,
+        path: &str,
+        access: Access<'_>,
+        perms: Perms,
+    ) -> (Zxid, Result<(Option<&[u8]>, Stat), TreeError>) {
+        match self.walk(path) {
+            Ok(node) => {
+                let read = access
+                    .check(node, perms)
+                    .map(|()| (node.data.as_deref(), node.stat()));
+                (node.mzxid.max(node.pzxid), read)
+            }
+            Err(above) => (above.pzxid, Err(TreeError::NoNode)),
+        }
+    }
+
+    /// The change that what is at `path` rests on.
     #[must_use]
     pub fn rests_on(&self, path: &str) -> Zxid {
-        let mut id = ROOT;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            let node = self.nodes.get(id);
-            match node.children.as_ref().and_then(|c| c.get(name)) {
-                Some(child) => id = *child,
-                None => return node.pzxid,
+        match self.walk(path) {
+            Ok(node) => node.mzxid.max(node.pzxid),
+            Err(above) => above.pzxid,
+        }
+    }
+
+    /// The node, or the last one above it that there is.
+    fn walk(&self, path: &str) -> Result<&Node, &Node> {
+        let mut node = self.nodes.get(ROOT);
+        let Some(rest) = path.strip_prefix('/') else {
+            return Err(node);
+        };
+        if rest.is_empty() {
+            return Ok(node);
+        }
+        for name in rest.split('/') {
+            match node.child(name) {
+                Some(child) => node = self.nodes.get(child),
+                None => return Err(node),
             }
         }
-        let node = self.nodes.get(id);
-        node.mzxid.max(node.pzxid)
+        Ok(node)
     }
 
     /// How many nodes stand below one.
@@ -313,7 +348,19 @@ impl Tree {
         op: &Op,
         events: &mut Vec<Event>,
     ) -> Result<OpResult, TreeError> {
-        self.step(zxid, time, op, Access::All, events, None)
+        self.apply_as(Access::All, zxid, time, op, events)
+    }
+
+    /// The same, as far as the nodes' ACLs allow it.
+    pub fn apply_as(
+        &mut self,
+        access: Access<'_>,
+        zxid: Zxid,
+        time: TimestampMs,
+        op: &Op,
+        events: &mut Vec<Event>,
+    ) -> Result<OpResult, TreeError> {
+        self.step(zxid, time, op, access, events, None)
     }
 
     /// Does all operations in order, or changes nothing. Each sees what those before
@@ -368,7 +415,7 @@ impl Tree {
     ) {
         debug_assert_eq!(path::validate(path), Ok(()));
         if let Some(id) = self.find(path) {
-            self.set(path, id, zxid, time, Some(data));
+            self.set(id, zxid, time, Some(data));
             events.push(self.nodes.get(id).event(EventKind::DataChanged, path));
             return;
         }
@@ -450,7 +497,7 @@ impl Tree {
         events: &mut Vec<Event>,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<OpResult, TreeError> {
-        let (result, step) = match op {
+        match op {
             Op::Create {
                 path,
                 data,
@@ -467,36 +514,33 @@ impl Tree {
                 let node = Node::new(zxid, time, data.as_deref(), *lifetime, boxed(acl));
                 let (stat, bytes) = (node.stat(), node.data_bytes());
                 events.push(node.event(EventKind::Created, &path));
-                self.link(&path, node);
+                self.link_below(parent, &path, node);
                 let before = self.nodes.get_mut(parent).child_changed(zxid, 1);
                 self.quota_created(&path, bytes);
                 self.tell_parent(events, parent, &path);
-                (
-                    OpResult::Create {
+                if let Some(undo) = undo {
+                    undo.push(Undo::Create {
                         path: path.clone(),
-                        stat,
-                    },
-                    Undo::Create {
-                        path,
                         parent: before,
-                    },
-                )
+                    });
+                }
+                Ok(OpResult::Create { path, stat })
             }
             Op::Delete { path, version } => {
                 let parent = self.check_delete(path, *version, access)?;
-                let node = Box::new(self.unlink(path));
+                let node = self.unlink_below(parent, path);
                 let before = self.nodes.get_mut(parent).child_changed(zxid, 0);
                 self.quota_deleted(path, node.data_bytes());
                 events.push(node.event(EventKind::Deleted, path));
                 self.tell_parent(events, parent, path);
-                (
-                    OpResult::Delete,
-                    Undo::Delete {
+                if let Some(undo) = undo {
+                    undo.push(Undo::Delete {
                         path: path.clone(),
-                        node,
+                        node: Box::new(node),
                         parent: before,
-                    },
-                )
+                    });
+                }
+                Ok(OpResult::Delete)
             }
             Op::Set {
                 path,
@@ -513,15 +557,20 @@ impl Tree {
                 if matches!(access, Access::Of(_)) && self.exceeds_quota(path, more, 0) {
                     return Err(TreeError::QuotaExceeded);
                 }
-                let before = self.set(path, id, zxid, time, data.as_deref());
+                let before = self.set(id, zxid, time, data.as_deref());
                 self.quota_changed(path, more, 0);
-                events.push(self.nodes.get(id).event(EventKind::DataChanged, path));
-                (
-                    OpResult::Set {
-                        stat: self.nodes.get(id).stat(),
-                    },
-                    before,
-                )
+                if let Some(undo) = undo {
+                    undo.push(Undo::Set {
+                        path: path.clone(),
+                        id,
+                        data: before.data,
+                        mzxid: before.mzxid,
+                        mtime: before.mtime,
+                    });
+                }
+                let node = self.nodes.get(id);
+                events.push(node.event(EventKind::DataChanged, path));
+                Ok(OpResult::Set { stat: node.stat() })
             }
             Op::SetAcl { path, acl, version } => {
                 path::validate(path).map_err(|e| TreeError::BadArguments(BadArguments::Path(e)))?;
@@ -535,20 +584,17 @@ impl Tree {
                 let node = self.nodes.get_mut(id);
                 node.aversion = node.aversion.wrapping_add(1);
                 let before = std::mem::replace(&mut node.acl, boxed(acl));
-                (
-                    OpResult::SetAcl { stat: node.stat() },
-                    Undo::SetAcl { id, acl: before },
-                )
+                let stat = node.stat();
+                if let Some(undo) = undo {
+                    undo.push(Undo::SetAcl { id, acl: before });
+                }
+                Ok(OpResult::SetAcl { stat })
             }
             Op::Check { path, version } => {
                 self.check_version(path, |node| node.version, *version, (access, Perms::READ))?;
-                return Ok(OpResult::Check);
+                Ok(OpResult::Check)
             }
-        };
-        if let Some(undo) = undo {
-            undo.push(step);
         }
-        Ok(result)
     }
 
     /// In ZooKeeper's order: the parent is looked up before the path is judged, so
@@ -580,7 +626,11 @@ impl Tree {
             path.to_owned()
         };
         path::validate(&path).map_err(|e| TreeError::BadArguments(BadArguments::Path(e)))?;
-        if self.exists(&path) {
+        let is_there = match path::split(&path) {
+            Some((_, name)) => above.child(name).is_some(),
+            None => true,
+        };
+        if is_there {
             return Err(TreeError::NodeExists);
         }
         if matches!(above.lifetime, Lifetime::Ephemeral(_)) {
@@ -604,11 +654,15 @@ impl Tree {
         }
         let above = match path.rfind('/') {
             Some(0) | None => "/",
+            // "//a" is not "/a".
+            Some(at) if path[..at].ends_with('/') => return Err(TreeError::NoNode),
             Some(at) => &path[..at],
         };
         let parent = self.find(above).ok_or(TreeError::NoNode)?;
         access.check(self.nodes.get(parent), Perms::DELETE)?;
-        let node = self.nodes.get(self.find(path).ok_or(TreeError::NoNode)?);
+        let name = path.rfind('/').map_or(path, |at| &path[at + 1..]);
+        let id = self.nodes.get(parent).child(name);
+        let node = self.nodes.get(id.ok_or(TreeError::NoNode)?);
         if version != ANY_VERSION && version != node.version {
             return Err(TreeError::BadVersion);
         }
@@ -636,28 +690,20 @@ impl Tree {
 
     fn set(
         &mut self,
-        path: &str,
         id: NodeId,
         zxid: Zxid,
         time: TimestampMs,
         data: Option<&[u8]>,
-    ) -> Undo {
+    ) -> DataBefore {
         let node = self.nodes.get_mut(id);
-        let before = Undo::Set {
-            path: path.to_owned(),
-            id,
-            data: node.data.take(),
+        let before = DataBefore {
+            data: std::mem::replace(&mut node.data, data.map(Into::into)),
             mzxid: node.mzxid,
             mtime: node.mtime,
         };
-        self.data_size += bytes_of(data);
-        if let Undo::Set { data, .. } = &before {
-            self.data_size -= bytes_of(data.as_deref());
-        }
-        let node = self.nodes.get_mut(id);
-        node.data = data.map(Into::into);
         (node.mzxid, node.mtime) = (zxid, time);
         node.version = node.version.wrapping_add(1);
+        self.data_size += bytes_of(data) - bytes_of(before.data.as_deref());
         before
     }
 
@@ -716,15 +762,19 @@ impl Tree {
         if rest.is_empty() {
             return Some(ROOT);
         }
-        rest.split('/').try_fold(ROOT, |id, name| {
-            self.nodes.get(id).children.as_ref()?.get(name).copied()
-        })
+        rest.split('/')
+            .try_fold(ROOT, |id, name| self.nodes.get(id).child(name))
     }
 
     /// Hangs a node in; its parent is there, its name is free.
     fn link(&mut self, path: &str, node: Node) {
-        let (parent, name) = path::split(path).expect("the root is never linked");
+        let (parent, _) = path::split(path).expect("the root is never linked");
         let parent = self.find(parent).expect("the parent was checked");
+        self.link_below(parent, path, node);
+    }
+
+    fn link_below(&mut self, parent: NodeId, path: &str, node: Node) {
+        let (_, name) = path::split(path).expect("the root is never linked");
         match node.lifetime {
             Lifetime::Persistent => {}
             Lifetime::Ephemeral(session) => {
@@ -753,8 +803,13 @@ impl Tree {
 
     /// Takes a node out that has no children.
     fn unlink(&mut self, path: &str) -> Node {
-        let (parent, name) = path::split(path).expect("the root is never unlinked");
+        let (parent, _) = path::split(path).expect("the root is never unlinked");
         let parent = self.find(parent).expect("the parent was checked");
+        self.unlink_below(parent, path)
+    }
+
+    fn unlink_below(&mut self, parent: NodeId, path: &str) -> Node {
+        let (_, name) = path::split(path).expect("the root is never unlinked");
         let siblings = &mut self.nodes.get_mut(parent).children;
         let children = siblings.as_mut().expect("the node was checked to be there");
         let id = children
@@ -818,6 +873,10 @@ impl Node {
             path: path.to_owned(),
             acl: self.acl.as_ref().map(|acl| acl.as_slice().into()),
         }
+    }
+
+    fn child(&self, name: &str) -> Option<NodeId> {
+        self.children.as_ref()?.get(name).copied()
     }
 
     fn data_bytes(&self) -> i64 {

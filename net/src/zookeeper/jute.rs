@@ -257,11 +257,10 @@ impl Field<'_> for Acl {
     const BYTES_MIN: usize = 12;
 
     fn get(from: &mut Reader<'_>) -> Result<Acl, Malformed> {
-        Ok(Acl {
-            perms: Perms(from.take()?),
-            scheme: from.take::<Str<'_>>()?.unwrap_or_default().into_owned(),
-            id: from.take::<Str<'_>>()?.unwrap_or_default().into_owned(),
-        })
+        let perms = Perms(from.take()?);
+        let scheme = from.take::<Str<'_>>()?.unwrap_or_default();
+        let id = from.take::<Str<'_>>()?.unwrap_or_default();
+        Ok(Acl::new(perms, &scheme, &id))
     }
 
     fn put(&self, to: &mut Vec<u8>) {

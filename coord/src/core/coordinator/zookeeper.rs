@@ -210,41 +210,58 @@ impl Core {
         op: Op,
         now: Now,
     ) -> Gated<Result<OpResult, TreeError>> {
-        let done = self.multi(client, vec![op], now);
-        Gated {
-            zxid: done.zxid,
-            value: match done.value {
-                Ok(mut results) => Ok(results.pop().expect("one for one")),
-                Err(failed) => Err(failed.error),
-            },
+        let op = self.take_in(client, op);
+        let zxid = self.zxid.next();
+        let access = Access::Of(client.identities);
+        let value = self
+            .tree
+            .apply_as(access, zxid, now.wall, &op, &mut self.events);
+        if value.is_ok() {
+            let sets_acl = matches!(op, Op::SetAcl { .. });
+            self.persist(now.wall, Change::Tree(vec![op]));
+            self.follow();
+            self.written(sets_acl, now);
+        } else {
+            self.refuse_write(now);
         }
+        Gated { zxid, value }
+    }
+
+    /// What a client's change may have made necessary.
+    fn written(&mut self, sets_acl: bool, now: Now) {
+        if sets_acl {
+            self.acl_zxid = self.zxid;
+        }
+        self.govern(now);
+        self.arm_reaping(now);
+    }
+
+    /// As it is stored: with what the client is in the place of "auth".
+    fn take_in(&self, client: &Client<'_>, mut op: Op) -> Op {
+        if let Op::Create { acl, .. } | Op::SetAcl { acl, .. } = &mut op {
+            *acl = acl::expand(std::mem::take(acl), client.identities);
+        }
+        op
     }
 
     /// All of them or none, under one zxid.
     pub fn multi(
         &mut self,
         client: &Client<'_>,
-        mut ops: Vec<Op>,
+        ops: Vec<Op>,
         now: Now,
     ) -> Gated<Result<Vec<OpResult>, MultiError>> {
-        let mut has_acl = false;
-        for op in &mut ops {
-            has_acl |= matches!(op, Op::SetAcl { .. });
-            if let Op::Create { acl, .. } | Op::SetAcl { acl, .. } = op {
-                *acl = acl::expand(std::mem::take(acl), client.identities);
-            }
-        }
+        let zxid = self.zxid.next();
+        let ops: Vec<Op> = ops.into_iter().map(|op| self.take_in(client, op)).collect();
+        let sets_acl = ops.iter().any(|op| matches!(op, Op::SetAcl { .. }));
         let value = self
             .change_as(Access::Of(client.identities), now.wall, ops)
             .map_err(|(failed, _)| failed);
-        if value.is_err() {
+        if value.is_ok() {
+            self.written(sets_acl, now);
+        } else {
             self.refuse_write(now);
-        } else if has_acl {
-            self.acl_zxid = self.zxid;
         }
-        let zxid = self.zxid;
-        self.govern(now);
-        self.arm_reaping(now);
         Gated { zxid, value }
     }
 
@@ -293,19 +310,18 @@ impl Core {
         path: &str,
         watch: bool,
     ) -> Gated<Result<Stat, TreeError>> {
-        let zxid = self.gate(path);
+        let of = Access::Of(client.identities);
+        let (zxid, read) = self.tree.read_with_gate(path, of, Perms::READ);
         let value = if path.contains('\0') {
             Err(bad_path(path))
         } else {
-            let read = self
-                .tree
-                .read(path, Access::Of(client.identities), Perms::READ);
             // Also for a node that is not there: that it comes is what is waited for.
             if watch && !matches!(read, Err(TreeError::NoAuth)) {
                 self.watches.watch_data(path, client.connection);
             }
             read.map(|(_, stat)| stat)
         };
+        let zxid = zxid.max(self.acl_zxid);
         Gated { zxid, value }
     }
 
@@ -315,13 +331,12 @@ impl Core {
         path: &str,
         watch: bool,
     ) -> Gated<ReadResult<Option<&[u8]>>> {
-        let zxid = self.gate(path);
-        let value = self
-            .tree
-            .read(path, Access::Of(client.identities), Perms::READ);
+        let of = Access::Of(client.identities);
+        let (zxid, value) = self.tree.read_with_gate(path, of, Perms::READ);
         if watch && value.is_ok() {
             self.watches.watch_data(path, client.connection);
         }
+        let zxid = zxid.max(self.acl_zxid);
         Gated { zxid, value }
     }
 
@@ -337,7 +352,7 @@ impl Core {
                 if self.tree.read(path, of, Perms::ADMIN).is_err() {
                     for entry in acl.iter_mut().filter(|entry| entry.scheme == "digest") {
                         let user = entry.id.split(':').next().unwrap_or_default();
-                        entry.id = format!("{user}:x");
+                        entry.id = format!("{user}:x").into();
                     }
                 }
                 (acl, stat)

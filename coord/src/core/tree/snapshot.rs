@@ -169,11 +169,7 @@ pub fn get_acl(reader: &mut Reader<'_>) -> Result<Vec<Acl>, DecodeError> {
     (0..reader.count(12)?)
         .map(|_| {
             let perms = Perms(reader.i32()?);
-            Ok(Acl {
-                perms,
-                scheme: reader.text()?.to_owned(),
-                id: reader.text()?.to_owned(),
-            })
+            Ok(Acl::new(perms, reader.text()?, reader.text()?))
         })
         .collect()
 }

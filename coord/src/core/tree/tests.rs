@@ -256,8 +256,8 @@ fn set_acl_counts_its_own_version_and_nothing_else() {
     story.run(Op::create("/a", "x"));
     let acl = vec![Acl {
         perms: Perms::READ,
-        scheme: "ip".to_owned(),
-        id: "10.0.0.1".to_owned(),
+        scheme: "ip".into(),
+        id: "10.0.0.1".into(),
     }];
     story.run(Op::SetAcl {
         path: "/a".to_owned(),
@@ -365,8 +365,8 @@ fn any_path() -> impl Strategy<Value = String> {
 fn any_acl() -> impl Strategy<Value = Vec<Acl>> {
     let digest = Acl {
         perms: Perms(3),
-        scheme: "digest".to_owned(),
-        id: "bob:x".to_owned(),
+        scheme: "digest".into(),
+        id: "bob:x".into(),
     };
     prop_oneof![6 => Just(Acl::open()), 2 => Just(vec![digest]), 1 => Just(vec![])]
 }
@@ -492,8 +492,8 @@ fn an_event_says_who_may_be_told() {
         data: None,
         acl: vec![Acl {
             perms: Perms::ALL,
-            scheme: "digest".to_owned(),
-            id: "bob:x".to_owned(),
+            scheme: "digest".into(),
+            id: "bob:x".into(),
         }],
         lifetime: Lifetime::Persistent,
         sequential: false,

@@ -24,8 +24,8 @@ fn texts() -> impl Strategy<Value = Option<Vec<Text>>> {
 fn acl() -> impl Strategy<Value = List<Acl>> {
     let entry = (any::<i32>(), ".{0,8}", ".{0,8}").prop_map(|(perms, scheme, id)| Acl {
         perms: Perms(perms),
-        scheme,
-        id,
+        scheme: scheme.into(),
+        id: id.into(),
     });
     of(vec(entry, 0..4))
 }

@@ -289,8 +289,8 @@ fn requests_that_make_no_sense_get_their_errors() {
     let acl = |scheme: &str, id: &str| {
         Some(vec![Acl {
             perms: Perms::ALL,
-            scheme: scheme.to_owned(),
-            id: id.to_owned(),
+            scheme: scheme.to_owned().into(),
+            id: id.to_owned().into(),
         }])
     };
     let open = || Some(Acl::open());

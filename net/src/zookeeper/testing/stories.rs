@@ -211,8 +211,8 @@ fn every_kind_of_create_delete_and_acl() {
         assert_eq!(client.answer().await.err, 0);
         let mine = Acl {
             perms: Perms::ALL,
-            scheme: "auth".to_owned(),
-            id: String::new(),
+            scheme: "auth".into(),
+            id: "".into(),
         };
         let request = SetAclRequest {
             path: Some("/p".into()),

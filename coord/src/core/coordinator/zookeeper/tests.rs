@@ -287,7 +287,7 @@ fn acls_are_held_to_also_inside_of_a_multi() {
     let mut server = Server::new();
     let (session, _) = server.connect(A);
     let bob = [Identity {
-        scheme: "digest".to_owned(),
+        scheme: "digest".into(),
         id: acl::digest("bob:secret"),
     }];
     let bob = Client {
@@ -300,8 +300,8 @@ fn acls_are_held_to_also_inside_of_a_multi() {
         data: None,
         acl: vec![Acl {
             perms: Perms::ALL,
-            scheme: "auth".to_owned(),
-            id: String::new(),
+            scheme: "auth".into(),
+            id: "".into(),
         }],
         lifetime: Lifetime::Persistent,
         sequential: false,
@@ -329,13 +329,13 @@ fn acls_are_held_to_also_inside_of_a_multi() {
         acl: vec![
             Acl {
                 perms: Perms::READ,
-                scheme: "world".to_owned(),
-                id: "anyone".to_owned(),
+                scheme: "world".into(),
+                id: "anyone".into(),
             },
             Acl {
                 perms: Perms::ADMIN,
-                scheme: "digest".to_owned(),
-                id: "bob:hash".to_owned(),
+                scheme: "digest".into(),
+                id: "bob:hash".into(),
             },
         ],
         version: -1,
