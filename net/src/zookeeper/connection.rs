@@ -280,7 +280,8 @@ impl<S: Socket> Connection<S> {
         if self.client.session.get().is_none() || !matches!(self.ending, Ending::Not) {
             return;
         }
-        let has_begun = !(self.pending.is_empty() && self.to_pass_over == 0) && !self.is_full;
+        let is_between = self.pending.is_empty() && self.to_pass_over == 0;
+        let has_begun = !is_between && !self.is_full;
         let is_running = patience == Some(Patience::Frame);
         if has_begun && (completed || !is_running) {
             let time = self.front.limits.frame_time_max;
