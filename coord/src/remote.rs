@@ -528,11 +528,7 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
     }
 
     fn read_everything_again(self: &Rc<Self>) {
-        let paths = MIRRORED.iter().map(|path| Dirty {
-            path: (*path).to_owned(),
-            whole: true,
-        });
-        self.dirty.borrow_mut().extend(paths);
+        *self.dirty.borrow_mut() = everything().collect();
         self.read_dirty();
     }
 
@@ -589,9 +585,10 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
             match self.read_again(&single, &whole).await {
                 Ok(read) => self.take_over(read),
                 Err(lost) => {
-                    // It is all read again after the reconnection.
+                    // Which of it was read does not matter: whoever reads next reads all,
+                    // after the reconnection most likely.
                     log::debug!("not read: {}", lost.why);
-                    self.dirty.borrow_mut().clear();
+                    *self.dirty.borrow_mut() = everything().collect();
                     if !self.unread.replace(true) {
                         self.io.spawn(self.clone().run_rereads());
                     }
@@ -896,6 +893,13 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         self.desk.refuse_all(&stopped);
         self.changed.wake();
     }
+}
+
+fn everything() -> impl Iterator<Item = Dirty> {
+    MIRRORED.iter().map(|path| Dirty {
+        path: (*path).to_owned(),
+        whole: true,
+    })
 }
 
 fn stopped(why: &str) -> Stopped {
