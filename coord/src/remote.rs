@@ -528,11 +528,7 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
     }
 
     fn read_everything_again(self: &Rc<Self>) {
-        let paths = MIRRORED.iter().map(|path| Dirty {
-            path: (*path).to_owned(),
-            whole: true,
-        });
-        self.dirty.borrow_mut().extend(paths);
+        *self.dirty.borrow_mut() = everything().collect();
         self.read_dirty();
     }
 
@@ -581,17 +577,13 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
                 self.collect();
                 break;
             }
-            let (whole, single): (Vec<Dirty>, Vec<Dirty>) =
-                dirty.into_iter().partition(|d| d.whole);
-            let mut single: Vec<String> = single.into_iter().map(|d| d.path).collect();
-            let mut known = HashSet::new();
-            single.retain(|path| known.insert(path.clone()));
-            match self.read_again(&single, &whole).await {
+            match self.read_again(dirty).await {
                 Ok(read) => self.take_over(read),
                 Err(lost) => {
-                    // It is all read again after the reconnection.
+                    // Which of it was read does not matter: whoever reads next reads all,
+                    // after the reconnection most likely.
                     log::debug!("not read: {}", lost.why);
-                    self.dirty.borrow_mut().clear();
+                    *self.dirty.borrow_mut() = everything().collect();
                     if !self.unread.replace(true) {
                         self.io.spawn(self.clone().run_rereads());
                     }
@@ -615,23 +607,19 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         }
     }
 
-    async fn read_again(
-        self: &Rc<Self>,
-        single: &[String],
-        whole: &[Dirty],
-    ) -> Result<Vec<Read>, Lost> {
-        let mut read = self.read(single).await?;
-        for dirty in whole {
-            read.extend(self.read_whole(&dirty.path).await?);
-        }
+    async fn read_again(self: &Rc<Self>, dirty: Vec<Dirty>) -> Result<Vec<Read>, Lost> {
+        let (whole, single): (Vec<Dirty>, Vec<Dirty>) = dirty.into_iter().partition(|d| d.whole);
+        let mut single: Vec<String> = single.into_iter().map(|d| d.path).collect();
+        let mut known = HashSet::new();
+        single.retain(|path| known.insert(path.clone()));
+        let mut read = self.read(&single).await?;
+        read.extend(self.read_whole(outermost(whole)).await?);
         Ok(read)
     }
 
     async fn read_all(self: &Rc<Self>) -> Result<(), Lost> {
-        for path in MIRRORED {
-            let read = self.read_whole(path).await?;
-            self.take_over(read);
-        }
+        let read = self.read_whole(MIRRORED.map(str::to_owned).into()).await?;
+        self.take_over(read);
         let read = self.read(&[CONSUMERS.to_owned()]).await?;
         self.take_over(read);
         Ok(())
@@ -661,10 +649,11 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         Ok(read)
     }
 
-    /// Reads a node and all below it, those above first.
-    async fn read_whole(self: &Rc<Self>, path: &str) -> Result<Vec<Read>, Lost> {
+    /// Reads nodes and all below them, those above first: level by level, as a server lets
+    /// reads wait for the session's writes before them, which may be slow.
+    async fn read_whole(self: &Rc<Self>, roots: Vec<String>) -> Result<Vec<Read>, Lost> {
         let mut all = Vec::new();
-        let mut level = vec![path.to_owned()];
+        let mut level = roots;
         while !level.is_empty() {
             let lists: Vec<_> = level
                 .iter()
@@ -823,7 +812,7 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
                 Err(other) => return Err(stopped(&format!("{node}: {}", other.error))),
             }
         };
-        let read = self.read_whole(&node).await.map_err(lost)?;
+        let read = self.read_whole(vec![node]).await.map_err(lost)?;
         self.take_over(read);
         let record = offsets_in(self.core.borrow().tree(), group, now(&self.io).wall);
         if let Some(record) = record {
@@ -896,6 +885,29 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         self.desk.refuse_all(&stopped);
         self.changed.wake();
     }
+}
+
+/// Those that are below none of the others, each once.
+fn outermost(mut dirty: Vec<Dirty>) -> Vec<String> {
+    dirty.sort_by_key(|d| d.path.len());
+    let mut kept = HashSet::new();
+    let mut paths = Vec::new();
+    for Dirty { path, .. } in dirty {
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        if above.chain([path.as_str()]).any(|p| kept.contains(p)) {
+            continue;
+        }
+        kept.insert(path.clone());
+        paths.push(path);
+    }
+    paths
+}
+
+fn everything() -> impl Iterator<Item = Dirty> {
+    MIRRORED.iter().map(|path| Dirty {
+        path: (*path).to_owned(),
+        whole: true,
+    })
 }
 
 fn stopped(why: &str) -> Stopped {

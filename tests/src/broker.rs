@@ -188,6 +188,16 @@ impl Broker {
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{}", self.log());
     }
 
+    /// Stands still from now on, as in a machine that is suspended; its sockets stay open.
+    pub fn suspend(&self) {
+        self.signal("STOP");
+    }
+
+    /// Goes on after [`Broker::suspend`], and does not know that it was away.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
     /// A clean stop, where it runs, and a start on the same data and port.
     pub fn restart(&mut self) {
         if self.child.is_some() {
@@ -312,6 +322,8 @@ impl Drop for Broker {
         if let Some(child) = self.child.as_mut()
             && child.try_wait().is_ok_and(|status| status.is_none())
         {
+            // Where a test failed while it stood still.
+            self.signal("CONT");
             self.signal("TERM");
             if self.wait(STOP_WITHIN).is_none() {
                 self.signal("KILL");

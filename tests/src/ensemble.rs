@@ -113,7 +113,8 @@ impl Ensemble {
         self.await_session(at);
     }
 
-    fn launch(&mut self, at: usize) {
+    /// Starts without waiting.
+    pub fn launch(&mut self, at: usize) {
         let folder = self.folder_of(at);
         let log = OpenOptions::new()
             .create(true)
@@ -137,7 +138,8 @@ impl Ensemble {
         assert!(self.servers[at].child.replace(child).is_none(), "it runs");
     }
 
-    fn await_session(&mut self, at: usize) {
+    /// Returns once it gives sessions; after [`Ensemble::launch`].
+    pub fn await_session(&mut self, at: usize) {
         let deadline = Instant::now() + START_WITHIN;
         // Closed at once: none is left to expire in the middle of a test.
         let gives = |address| {

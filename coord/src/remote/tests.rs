@@ -504,6 +504,17 @@ fn an_answer_that_was_lost_is_refused_and_the_truth_is_read() {
     });
 }
 
+#[test]
+fn what_is_read_whole_is_read_once() {
+    let dirty = ["/b/c/d", "/a", "/b/c", "/a-b", "/a", "/a/x"].map(|path| Dirty {
+        path: path.to_owned(),
+        whole: true,
+    });
+    let mut paths = outermost(dirty.into());
+    paths.sort_unstable();
+    assert_eq!(paths, ["/a", "/a-b", "/b/c"]);
+}
+
 /// A fake's connection is there again.
 fn reconnect(server: &Rc<Ensembles>, fake: &Rc<Fake>) {
     *server.away.borrow_mut() = None;

@@ -6,7 +6,8 @@ use kafka_protocol::messages::offset_commit_request::{
 };
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, GroupId, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    DeleteTopicsRequest, FindCoordinatorRequest, GroupId, MetadataRequest, OffsetCommitRequest,
+    OffsetFetchRequest,
 };
 use klamm_tests::cluster::Cluster;
 use klamm_tests::wire::{Connection, text, topic};
@@ -102,6 +103,15 @@ pub fn create_topic(address: SocketAddr, name: &str, partitions: i32) -> i16 {
     });
     assert!(matches!(code, 0 | 36), "creating {name}: code {code}");
     code
+}
+
+/// The code.
+pub fn delete_topic(address: SocketAddr, name: &str) -> Result<i16> {
+    let request = DeleteTopicsRequest::default()
+        .with_topic_names(vec![topic(name)])
+        .with_timeout_ms(10_000);
+    let answer = Connection::open(address)?.call(5, &request)?;
+    Ok(answer.responses[0].error_code)
 }
 
 /// The group's coordinator, as that broker tells; none: ask again.

@@ -408,6 +408,10 @@ pub fn two_create_one_topic(cluster: &Cluster) {
         });
         is_one_topic(cluster, &name, 1);
     }
+    for name in ["created-4", "mentioned-4"] {
+        clients::produce(&cluster.bootstrap(1), name, 1, 0..3);
+        assert_eq!(clients::consume(&cluster.bootstrap(2), name, 1, 3).len(), 3);
+    }
 }
 
 fn is_one_topic(cluster: &Cluster, name: &str, partitions: usize) {
@@ -418,8 +422,6 @@ fn is_one_topic(cluster: &Cluster, name: &str, partitions: usize) {
     });
     let ids: BTreeSet<_> = ids.collect();
     assert_eq!(ids.len(), 1, "{name} is the same topic everywhere: {ids:?}");
-    clients::produce(&cluster.bootstrap(1), name, 1, 0..3);
-    assert_eq!(clients::consume(&cluster.bootstrap(2), name, 1, 3).len(), 3);
 }
 
 pub fn the_controller_is_deleted(cluster: &Cluster) {
@@ -614,6 +616,121 @@ pub fn a_broker_dies_and_comes_back(cluster: &mut Cluster, victim: i32) {
     assert_eq!(offsets(cluster, &everyone, &group, "mortal", 6), expected);
 }
 
+/// One that stands still for longer than its session wakes up as if nothing had been:
+/// it finds out, registers again, and leaves to others what they do now.
+pub fn a_broker_sleeps_past_its_session(cluster: &mut Cluster, victim: i32) {
+    eprintln!("-- broker {victim} sleeps past its session");
+    let mut tree = cluster.tree();
+    let everyone = all(cluster);
+    let others: Vec<i32> = everyone
+        .iter()
+        .copied()
+        .filter(|id| *id != victim)
+        .collect();
+    let leaders = led(cluster, &everyone, "spread", 6);
+    let was_controller = controller(cluster) == victim;
+    let before = epoch(&mut tree);
+    let path = format!("/brokers/ids/{victim}");
+    let (_, old) = tree.node(&path).expect("it is registered");
+
+    cluster.broker(victim).suspend();
+    eventually(&format!("{path} goes with its session"), || {
+        match tree.text(&path) {
+            None => Ok(()),
+            Some(data) => Err(data),
+        }
+    });
+    agreed(cluster, &others, "a controller that is awake", |view| {
+        let is_so = others.contains(&view.controller) && !view.brokers.contains(&victim);
+        if is_so { Ok(()) } else { Err("not yet".into()) }
+    });
+    assert_eq!(
+        asking::create_topic(cluster.address(others[0]), "overslept", 3),
+        0
+    );
+    cluster.broker(victim).resume();
+
+    let (_, new) = eventually("it registers again", || {
+        tree.node(&path).ok_or("missing".into())
+    });
+    assert_ne!(new.ephemeral_owner, old.ephemeral_owner);
+    assert_eq!(led(cluster, &everyone, "spread", 6), leaders);
+    let term = before + i64::from(was_controller);
+    tree.sync();
+    assert_eq!(epoch(&mut tree), term, "one election at most");
+    let elected = controller(cluster);
+    agreed(cluster, &everyone, "one controller", |view| {
+        let is_so = view.controller == elected && view.topics.contains_key("overslept");
+        if is_so {
+            Ok(())
+        } else {
+            Err(format!("not {elected}"))
+        }
+    });
+    for (partition, leader) in (0..).zip(leaders) {
+        let values = asking::values(cluster, leader, "spread", partition);
+        assert_eq!(values.len(), 30, "spread-{partition} on broker {leader}");
+    }
+    let name = format!("awake-{victim}");
+    assert_eq!(asking::create_topic(cluster.address(victim), &name, 3), 0);
+    led(cluster, &everyone, &name, 3);
+}
+
+/// While nobody keeps the tree: what is asked of the cluster is refused so that clients
+/// ask again, and nothing of it shows; records are written and read as ever.
+fn nothing_is_made_up(cluster: &Cluster, through: i32, existing: &str) {
+    let address = cluster.address(through);
+    let retriable = |code: i16| [5, 7, 15, 41].contains(&code);
+    let mut connection = klamm_tests::wire::Connection::open(address).expect("connect");
+    // Twice: the second finds what the first has left.
+    for _ in 0..2 {
+        let (code, message) = connection.try_create_topic("made-up", 3, 1, &[]);
+        assert!(retriable(code), "creating made-up: {code} {message}");
+        let code = asking::delete_topic(address, existing).expect("an answer");
+        assert!(retriable(code), "deleting {existing}: {code}");
+        let view = View::of(address).expect("an answer to Metadata");
+        assert!(!view.topics.contains_key("made-up"), "{view:?}");
+        let led = view.leaders(existing);
+        let own = (0..).zip(led).find(|(_, leader)| *leader == through);
+        let (partition, _) = own.unwrap_or_else(|| panic!("{existing} is led: {view:?}"));
+        let batch = klamm_tests::batch::Batch::of(&[b"1000"]).encode();
+        let (code, _) = connection.produce(existing, partition, batch);
+        assert_eq!(code, 0, "a record for {existing}-{partition}");
+    }
+}
+
+/// Two of three ZooKeepers are killed: the one that is left answers nobody.
+pub fn the_ensemble_is_away(cluster: &Cluster, ensemble: &mut Ensemble) {
+    eprintln!("-- the ensemble is away");
+    let everyone = all(cluster);
+    assert_eq!(asking::create_topic(cluster.address(1), "patient", 6), 0);
+    let leaders = led(cluster, &everyone, "patient", 6);
+    clients::produce(&cluster.bootstrap(2), "patient", 6, 0..60);
+    let leader = ensemble.leader();
+    let killed = [leader, (leader + 1) % 3];
+    for at in killed {
+        ensemble.kill9(at);
+    }
+    // Whoever has not noticed yet is told by the write that is lost.
+    for id in &everyone {
+        nothing_is_made_up(cluster, *id, "patient");
+    }
+    for at in killed {
+        ensemble.launch(at);
+    }
+    for at in killed {
+        ensemble.await_session(at);
+    }
+    assert_eq!(led(cluster, &everyone, "patient", 6), leaders);
+    for (partition, leader) in (0..).zip(leaders) {
+        let values = asking::values(cluster, leader, "patient", partition);
+        let sent: Vec<i64> = (0..60).filter(|n| n % 6 == i64::from(partition)).collect();
+        assert!(values.starts_with(&sent), "patient-{partition}: {values:?}");
+    }
+    assert_eq!(asking::create_topic(cluster.address(2), "made-up", 3), 0);
+    led(cluster, &everyone, "made-up", 3);
+}
+
 /// `klamm topic describe` shows what there is, and dashes for the rest.
 fn a_person_sees_it(cluster: &Cluster, others: &[i32], leaders: &[i32], victim: i32) {
     let said = describe(cluster, others[0], "mortal");
@@ -667,6 +784,9 @@ pub fn the_host_dies_and_comes_back(cluster: &mut Cluster) {
         let mut connection =
             klamm_tests::wire::Connection::open(cluster.address(*leader)).expect("connect");
         assert_eq!(connection.produce("hosted", partition, batch), (0, 10));
+    }
+    for id in &others {
+        nothing_is_made_up(cluster, *id, "hosted");
     }
     cluster.broker(1).start_again();
 

@@ -50,6 +50,7 @@ fn kept_by_the_first_broker() {
     chapter::the_controller_is_deleted(&cluster);
     chapter::a_broker_leaves_and_comes_back(&mut cluster);
     chapter::a_broker_dies_and_comes_back(&mut cluster, 2);
+    chapter::a_broker_sleeps_past_its_session(&mut cluster, 3);
     chapter::the_host_dies_and_comes_back(&mut cluster);
     chapter::the_others_stop_without_the_host(&mut cluster);
 }
@@ -74,6 +75,9 @@ fn kept_by_an_ensemble() {
     chapter::the_controller_is_deleted(&cluster);
     chapter::a_broker_leaves_and_comes_back(&mut cluster);
     chapter::a_zookeeper_dies_under_load(&cluster, &mut ensemble);
+    chapter::the_ensemble_is_away(&cluster, &mut ensemble);
     let controller = chapter::controller(&cluster);
     chapter::a_broker_dies_and_comes_back(&mut cluster, controller);
+    let controller = chapter::controller(&cluster);
+    chapter::a_broker_sleeps_past_its_session(&mut cluster, controller);
 }

@@ -188,7 +188,7 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
         plan.folder
             .join(&keeping.image().cluster_id)
             .map_err(|e| e.to_string())?;
-        register(plan, &keeping).await?;
+        register(plan, &keeping, &io).await?;
         let front = match &keeping {
             Keeping::Here(driver) => listen_for_zookeeper(plan, &io, driver)?,
             Keeping::Elsewhere(_) => None,
@@ -261,7 +261,17 @@ async fn open_coordinator(
     Ok(Keeping::Elsewhere(remote.map_err(|e| opening(&e))?))
 }
 
-async fn register(plan: &Plan, keeping: &Keeping<EveryShard>) -> Result<(), String> {
+/// Before a registration is asked for again that others came in the way of.
+const REGISTER_AGAIN: Duration = Duration::from_millis(100);
+
+/// Tells the cluster of this broker. Where several start at once, one's registration may
+/// be refused only because another became the controller: it is asked for again, for as
+/// long as a first connection may take.
+async fn register(
+    plan: &Plan,
+    keeping: &Keeping<EveryShard>,
+    io: &GlommioIo,
+) -> Result<(), String> {
     let (host, port) = plan.advertised();
     let endpoint = Endpoint {
         listener: LISTENER.to_owned(),
@@ -275,12 +285,23 @@ async fn register(plan: &Plan, keeping: &Keeping<EveryShard>) -> Result<(), Stri
         endpoints: vec![endpoint],
         hosts_coordinator: false,
     };
-    match keeping.ask(Request::RegisterBroker { broker }).await {
-        Ok(Response::RegisterBroker(registered)) => {
-            registered.map_err(|e| format!("the broker could not be registered: {}", e.message))
+    let ensemble = plan.settings.coordinator.ensemble.as_ref();
+    let patience = ensemble.map_or(Duration::ZERO, |e| e.connection_timeout);
+    let began = Instant::now();
+    loop {
+        let broker = broker.clone();
+        match keeping.ask(Request::RegisterBroker { broker }).await {
+            Ok(Response::RegisterBroker(registered)) => {
+                return registered
+                    .map_err(|e| format!("the broker could not be registered: {}", e.message));
+            }
+            Ok(other) => unreachable!("RegisterBroker was answered with {other:?}"),
+            Err(why) if keeping.may_be_asked_again() && began.elapsed() < patience => {
+                log::debug!("not registered yet: {why}");
+                io.sleep(REGISTER_AGAIN).await;
+            }
+            Err(stopped) => return Err(format!("the coordinator stopped: {stopped}")),
         }
-        Ok(other) => unreachable!("RegisterBroker was answered with {other:?}"),
-        Err(stopped) => Err(format!("the coordinator stopped: {stopped}")),
     }
 }
 

@@ -52,6 +52,15 @@ impl<H: Host> Keeping<H> {
         }
     }
 
+    /// Whether what was not answered may be another time: somebody else was quicker, or
+    /// the ensemble was away.
+    pub fn may_be_asked_again(&self) -> bool {
+        match self {
+            Keeping::Here(_) => false,
+            Keeping::Elsewhere(remote) => remote.stopped().is_none(),
+        }
+    }
+
     /// Takes this broker's registration away, and closes what is open here.
     pub async fn close(&self) -> Result<(), String> {
         match self {
