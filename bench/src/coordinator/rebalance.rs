@@ -18,7 +18,7 @@ use super::contender::Contender;
 use super::{Run, failed, ms};
 use crate::process::Cpu;
 use crate::wire::Connection;
-use crate::zookeeper::{self, Session};
+use crate::zookeeper::{self, Session, TIMEOUT_MAX};
 use crate::{Outcome, broker, cores, topics};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
@@ -47,7 +47,7 @@ pub fn take(run: &Run, to: &mut Comparison) -> Outcome {
     let Some(contender) = run.contenders.iter().find(klamm) else {
         return Ok(());
     };
-    let (server, mut session) = run.start(contender, "rebalance", run.apart)?;
+    let (server, _) = run.start(contender, "rebalance", run.apart)?;
     let kafka = server.kafka.expect("Klamm speaks Kafka's protocol");
     let mut connection = broker::ask(kafka).map_err(failed("the broker"))?;
     let topics = topics_that_can_be_open(to)?;
@@ -68,6 +68,8 @@ pub fn take(run: &Run, to: &mut Comparison) -> Outcome {
         sync.push(leader);
     }
     let used = Cpu::of(pid)? - before;
+    // A new session: that of the start has not pinged while the topics were made.
+    let mut session = Session::open(server.address, TIMEOUT_MAX).map_err(failed("connect"))?;
     let owned = owned(&mut session, topics)?;
 
     let who = contender.who();
