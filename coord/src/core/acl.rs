@@ -193,8 +193,8 @@ mod tests {
 
     fn identity(scheme: &str, id: &str) -> Identity {
         Identity {
-            scheme: scheme.to_owned().into(),
-            id: id.to_owned().into(),
+            scheme: scheme.to_owned(),
+            id: id.to_owned(),
         }
     }
 
