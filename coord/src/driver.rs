@@ -23,7 +23,7 @@
 //! calls from then on too.
 
 use crate::changelog::{Changelog, ChangelogError};
-use crate::core::coordinator::{Core, CoreConfig, Output, Request, Response};
+use crate::core::coordinator::{Core, CoreConfig, Output, Request, Response, Snapshot};
 use crate::core::image::Image;
 use crate::core::zookeeper::{ConnectionId, Fired};
 use crate::core::{Now, Token, Zxid};
@@ -42,6 +42,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How many nodes of a snapshot are written at a time: about a millisecond, so that it
+/// holds nobody up who waits for an answer.
+const NODES_AT_ONCE: usize = 2_000;
 
 /// Where the coordinator keeps its files, in DATA. No partition's folder is called so.
 pub const FOLDER: &str = "coordinator";
@@ -308,20 +312,17 @@ impl<I: Io, H: Host> Driver<I, H> {
         let failed_before = self.stopped().is_some();
         self.stop("the coordinator is closed");
         if !failed_before {
-            let (zxid, is_due) = {
-                let (core, snapshot) = (self.core.borrow(), self.snapshot.borrow());
-                (
-                    core.zxid(),
-                    snapshot.since * 8 >= self.snapshot_bytes.max(snapshot.last_len),
-                )
+            let is_due = {
+                let snapshot = self.snapshot.borrow();
+                snapshot.since * 8 >= self.snapshot_bytes.max(snapshot.last_len)
             };
             let this = self.clone();
             self.changed
                 .until(move || (!this.snapshot.borrow().writing).then_some(()))
                 .await;
             if is_due {
-                let bytes = self.core.borrow().snapshot();
-                self.write_snapshot(zxid, bytes).await;
+                let snapshot = self.core.borrow_mut().begin_snapshot();
+                self.write_snapshot(snapshot).await;
             }
         }
         self.changelog.close().await
@@ -400,10 +401,10 @@ impl<I: Io, H: Host> Driver<I, H> {
                     break;
                 }
             }
-            if let Some((zxid, bytes)) = snapshot {
+            if let Some(snapshot) = snapshot {
                 let this = self.clone();
                 self.io
-                    .spawn(async move { this.write_snapshot(zxid, bytes).await });
+                    .spawn(async move { this.write_snapshot(snapshot).await });
             }
             self.desk.publish(output.image, output.send);
         }
@@ -464,19 +465,27 @@ impl<I: Io, H: Host> Driver<I, H> {
     // -- snapshots
 
     /// The state with all that the batch taken last holds, where it is time for one.
-    fn snapshot_if_due(&self) -> Option<(Zxid, Vec<u8>)> {
+    fn snapshot_if_due(&self) -> Option<Snapshot> {
         let mut state = self.snapshot.borrow_mut();
         if state.writing || state.since < self.snapshot_bytes.max(state.last_len) {
             return None;
         }
         (state.writing, state.since) = (true, 0);
-        let core = self.core.borrow();
-        Some((core.zxid(), core.snapshot()))
+        Some(self.core.borrow_mut().begin_snapshot())
     }
 
     /// Writes a snapshot of committed changes and cuts the changelog. A failure costs
     /// nothing but a longer replay; the next one is tried when it is due.
-    async fn write_snapshot(&self, zxid: Zxid, bytes: Vec<u8>) {
+    async fn write_snapshot(&self, mut snapshot: Snapshot) {
+        while !self
+            .core
+            .borrow_mut()
+            .go_on_with_snapshot(&mut snapshot, NODES_AT_ONCE)
+        {
+            // Everybody else has a turn between two pieces.
+            self.io.sleep(Duration::ZERO).await;
+        }
+        let Snapshot { zxid, bytes, .. } = snapshot;
         let len = bytes.len() as u64;
         match snapshot::write(&self.io, &self.dir, zxid, bytes).await {
             Ok(oldest) => {

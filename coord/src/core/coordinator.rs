@@ -228,6 +228,17 @@ impl fmt::Display for SnapshotError {
 
 impl std::error::Error for SnapshotError {}
 
+/// A snapshot under way, or whole.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub zxid: Zxid,
+    pub bytes: Vec<u8>,
+    /// What comes behind the tree: as it was at the beginning.
+    rest: Vec<u8>,
+    crc: crc32fast::Hasher,
+    summed: usize,
+}
+
 const SNAPSHOT_MAGIC: &[u8; 8] = b"KLAMMSNP";
 const SNAPSHOT_VERSION: u32 = 1;
 
@@ -312,23 +323,50 @@ impl Core {
     ///   | (length u32 | group record)*
     ///   | CRC-32 (crc32fast) of all before, u32
     /// ```
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.extend_from_slice(SNAPSHOT_MAGIC);
-        put_u32(&mut out, SNAPSHOT_VERSION);
-        put_i64(&mut out, self.zxid.0);
-        self.tree.encode(&mut out);
-        self.sessions.encode(&mut out);
+    pub fn snapshot(&mut self) -> Vec<u8> {
+        let mut snapshot = self.begin_snapshot();
+        while !self.go_on_with_snapshot(&mut snapshot, usize::MAX) {}
+        snapshot.bytes
+    }
+
+    /// The state as it is now, to be written while it changes: `go_on_with_snapshot` until
+    /// that says true. One at a time.
+    pub fn begin_snapshot(&mut self) -> Snapshot {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(SNAPSHOT_MAGIC);
+        put_u32(&mut bytes, SNAPSHOT_VERSION);
+        put_i64(&mut bytes, self.zxid.0);
+        self.tree.freeze();
+        let mut rest = Vec::new();
+        self.sessions.encode(&mut rest);
         let mut record_bytes = Vec::new();
         for record in self.groups.snapshot() {
             record_bytes.clear();
             record.encode(&mut record_bytes);
-            put_bytes(&mut out, &record_bytes);
+            put_bytes(&mut rest, &record_bytes);
         }
-        let crc = crc32fast::hash(&out);
-        put_u32(&mut out, crc);
-        out
+        Snapshot {
+            zxid: self.zxid,
+            bytes,
+            rest,
+            crc: crc32fast::Hasher::new(),
+            summed: 0,
+        }
+    }
+
+    /// Writes so many nodes more; true once the snapshot is whole.
+    pub fn go_on_with_snapshot(&mut self, snapshot: &mut Snapshot, nodes: usize) -> bool {
+        let is_whole = self.tree.encode_some(&mut snapshot.bytes, nodes);
+        if is_whole {
+            snapshot.bytes.append(&mut snapshot.rest);
+        }
+        snapshot.crc.update(&snapshot.bytes[snapshot.summed..]);
+        snapshot.summed = snapshot.bytes.len();
+        if is_whole {
+            let crc = snapshot.crc.clone().finalize();
+            put_u32(&mut snapshot.bytes, crc);
+        }
+        is_whole
     }
 
     /// Does what a command of the changelog says; before `start` only.

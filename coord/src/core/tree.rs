@@ -56,6 +56,8 @@ pub struct Tree {
     enforce_quota: bool,
     /// The bytes of all paths, but the root's, and of all data.
     data_size: i64,
+    /// Where a snapshot is being written.
+    frozen: Option<Box<snapshot::Frozen>>,
 }
 
 type NodeId = u32;
@@ -152,6 +154,7 @@ impl Tree {
             quotas: BTreeSet::new(),
             enforce_quota: false,
             data_size: 0,
+            frozen: None,
         };
         let fresh = || {
             let (time, data) = (TimestampMs(0), Some(&[][..]));
@@ -415,6 +418,7 @@ impl Tree {
     ) {
         debug_assert_eq!(path::validate(path), Ok(()));
         if let Some(id) = self.find(path) {
+            self.keep(path);
             self.set(id, zxid, time, Some(data));
             events.push(self.nodes.get(id).event(EventKind::DataChanged, path));
             return;
@@ -514,6 +518,7 @@ impl Tree {
                 let node = Node::new(zxid, time, data.as_deref(), *lifetime, boxed(acl));
                 let (stat, bytes) = (node.stat(), node.data_bytes());
                 events.push(node.event(EventKind::Created, &path));
+                self.keep_both(&path);
                 self.link_below(parent, &path, node);
                 let before = self.nodes.get_mut(parent).child_changed(zxid, 1);
                 self.quota_created(&path, bytes);
@@ -528,6 +533,7 @@ impl Tree {
             }
             Op::Delete { path, version } => {
                 let parent = self.check_delete(path, *version, access)?;
+                self.keep_both(path);
                 let node = self.unlink_below(parent, path);
                 let before = self.nodes.get_mut(parent).child_changed(zxid, 0);
                 self.quota_deleted(path, node.data_bytes());
@@ -557,6 +563,7 @@ impl Tree {
                 if matches!(access, Access::Of(_)) && self.exceeds_quota(path, more, 0) {
                     return Err(TreeError::QuotaExceeded);
                 }
+                self.keep(path);
                 let before = self.set(id, zxid, time, data.as_deref());
                 self.quota_changed(path, more, 0);
                 if let Some(undo) = undo {
@@ -581,6 +588,7 @@ impl Tree {
                     *version,
                     (access, Perms::ADMIN),
                 )?;
+                self.keep(path);
                 let node = self.nodes.get_mut(id);
                 node.aversion = node.aversion.wrapping_add(1);
                 let before = std::mem::replace(&mut node.acl, boxed(acl));
@@ -746,6 +754,17 @@ impl Tree {
         let above = self.find(above).expect("it has a parent");
         let above = self.nodes.get_mut(above);
         (above.creates, above.pzxid) = (parent.creates, parent.pzxid);
+    }
+
+    /// A node, and the one above it, which tells of its children.
+    fn keep_both(&mut self, path: &str) {
+        if self.frozen.is_none() {
+            return;
+        }
+        self.keep(path);
+        if let Some((above, _)) = path::split(path) {
+            self.keep(above);
+        }
     }
 
     fn tell_parent(&self, events: &mut Vec<Event>, parent: NodeId, path: &str) {

@@ -99,7 +99,9 @@ impl Tree {
     }
 
     fn put_stats(&mut self, of: &str, count: i64, bytes: i64) {
-        if let Some(id) = self.find(&format!("{QUOTA}{of}/{STATS}")) {
+        let path = format!("{QUOTA}{of}/{STATS}");
+        if let Some(id) = self.find(&path) {
+            self.keep(&path);
             let node = self.nodes.get_mut(id);
             let mut track = Track::parse(node.data.as_deref().unwrap_or_default());
             track.0.insert("count".to_owned(), count);

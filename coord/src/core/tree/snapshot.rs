@@ -1,15 +1,21 @@
-//! The tree as bytes and back.
+//! The tree as bytes and back, and as bytes little by little.
 //!
 //! ```text
-//!   node      = name | czxid mzxid pzxid ctime mtime i64 | version aversion creates i32
-//!               | lifetime | data? | acl | children u32
+//!   node      = path | czxid mzxid pzxid ctime mtime i64 | version aversion creates i32
+//!               | lifetime | data? | acl
 //!   lifetime  = 0 | 1 session i64 | 2 | 3 ttl i64
 //!   acl       = count | (perms i32 | scheme | id)*        count 0: open to all
-//!   tree      = node*       depth first, a node before its children, sorted by name
+//!   tree      = (1 | node)* | 0 | count | node*           each sorted: a node, then what
+//!                                                         is below it, by name
 //! ```
 //!
-//! The order is that of the names, so that equal trees are equal bytes. Nothing here
-//! recurses: a path may be as deep as a request is long.
+//! A large tree is written while it changes: `freeze`, then `encode_some` again and again.
+//! A node that is changed before it was written is kept as it was, and comes in the second
+//! list; one that is made meanwhile is left out. So what is written is the tree of the
+//! moment of `freeze`, and nobody waited for it longer than for one piece. Written at one
+//! go the second list is empty, and equal trees are equal bytes.
+//!
+//! Nothing here recurses: a path may be as deep as a request is long.
 
 use super::{Node, NodeId, ROOT, Tree};
 use crate::core::Zxid;
@@ -20,28 +26,152 @@ use crate::core::path;
 use crate::core::stat::{Acl, Lifetime, Perms};
 use klamm_engine::units::TimestampMs;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-/// An empty node with an empty name: what a count of children is held against.
-const NODE_BYTES_MIN: usize = 4 + 5 * 8 + 3 * 4 + 1 + 1 + 4 + 4;
+/// An empty node with an empty path: what a count of nodes is held against.
+const NODE_BYTES_MIN: usize = 4 + 5 * 8 + 3 * 4 + 1 + 1 + 4;
+
+/// A tree that is being written.
+#[derive(Debug, Default)]
+pub(super) struct Frozen {
+    /// The last node that was written, as a key; None: none was.
+    written: Option<String>,
+    /// By key, what was changed too soon: as it was, or None where it was not there.
+    before: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+/// Sorts as the nodes are written: no name has a character as small.
+fn key(path: &str) -> String {
+    path.replace('/', "\0")
+}
+
+fn path_of(key: &str) -> String {
+    key.replace('\0', "/")
+}
 
 impl Tree {
     pub fn encode(&self, out: &mut Vec<u8>) {
-        // To be visited, the next one last.
-        let mut stack: Vec<(&str, NodeId)> = vec![("", ROOT)];
-        while let Some((name, id)) = stack.pop() {
-            let node = self.nodes.get(id);
-            put_node(out, name, node);
-            stack.extend(
-                node.children
-                    .iter()
-                    .flat_map(|c| c.iter())
-                    .rev()
-                    .map(|(name, id)| (&**name, *id)),
-            );
+        self.walk_behind(None, |path, node| {
+            put_u8(out, 1);
+            put_node(out, path, node);
+            true
+        });
+        put_u8(out, 0);
+        put_len(out, 0);
+    }
+
+    /// From here on `encode_some` writes the tree as it is now.
+    pub fn freeze(&mut self) {
+        self.frozen = Some(Box::default());
+    }
+
+    /// Writes so many nodes more; true once that was all.
+    pub fn encode_some(&mut self, out: &mut Vec<u8>, nodes: usize) -> bool {
+        let mut frozen = self.frozen.take().expect("it was frozen before");
+        let behind = frozen.written.as_deref().map(path_of);
+        let (mut left, mut last) = (nodes, None);
+        self.walk_behind(behind.as_deref(), |path, node| {
+            let is_kept = !frozen.before.is_empty() && frozen.before.contains_key(&key(path));
+            if !is_kept {
+                put_u8(out, 1);
+                put_node(out, path, node);
+            }
+            left -= 1;
+            if left == 0 {
+                last = Some(key(path));
+            }
+            left > 0
+        });
+        if last.is_some() {
+            frozen.written = last;
+            self.frozen = Some(frozen);
+            return false;
+        }
+        put_u8(out, 0);
+        put_len(out, frozen.before.values().flatten().count());
+        for node in frozen.before.values().flatten() {
+            out.extend_from_slice(node);
+        }
+        true
+    }
+
+    /// Before the node at `path` is changed, made or deleted.
+    pub(super) fn keep(&mut self, path: &str) {
+        let Some(frozen) = &self.frozen else { return };
+        let key = key(path);
+        let is_written = frozen.written.as_ref().is_some_and(|last| key <= *last);
+        if is_written || frozen.before.contains_key(&key) {
+            return;
+        }
+        let node = self.find(path).map(|id| {
+            let mut bytes = Vec::new();
+            put_node(&mut bytes, path, self.nodes.get(id));
+            bytes
+        });
+        let frozen = self.frozen.as_mut().expect("just seen");
+        frozen.before.insert(key, node);
+    }
+
+    /// Visits the nodes behind one (None: all), each before those below it, by name, as
+    /// long as the visitor says true. The one need not be there any more.
+    fn walk_behind(&self, behind: Option<&str>, mut visit: impl FnMut(&str, &Node) -> bool) {
+        // The way down to where we are, with the length of the path at each step; and the
+        // child of the last one behind which to go on, None: before its first.
+        let mut path = String::new();
+        let mut open: Vec<(NodeId, usize)> = vec![(ROOT, 0)];
+        let mut after: Option<String> = None;
+        match behind {
+            None => {
+                if !visit("/", self.nodes.get(ROOT)) {
+                    return;
+                }
+            }
+            Some(behind) => {
+                for name in behind.split('/').filter(|name| !name.is_empty()) {
+                    let (above, _) = open[open.len() - 1];
+                    let Some(id) = self.nodes.get(above).child(name) else {
+                        after = Some(name.to_owned());
+                        break;
+                    };
+                    path.push('/');
+                    path.push_str(name);
+                    open.push((id, path.len()));
+                }
+            }
+        }
+        while let Some((id, len)) = open.last().copied() {
+            path.truncate(len);
+            let from = match &after {
+                None => Bound::Unbounded,
+                Some(name) => Bound::Excluded(name.as_str()),
+            };
+            let children = self.nodes.get(id).children.as_ref();
+            let next = children.and_then(|c| c.range::<str, _>((from, Bound::Unbounded)).next());
+            if let Some((name, child)) = next {
+                path.push('/');
+                path.push_str(name);
+                open.push((*child, path.len()));
+                after = None;
+                if !visit(&path, self.nodes.get(*child)) {
+                    return;
+                }
+            } else {
+                after = path::split(&path).map(|(_, name)| name.to_owned());
+                open.pop();
+            }
         }
     }
 
     pub fn decode(reader: &mut Reader<'_>) -> Result<Tree, DecodeError> {
+        let mut first = reader.clone();
+        while reader.bool()? {
+            skip_node(reader)?;
+        }
+        let mut kept = Vec::new();
+        for _ in 0..reader.count(NODE_BYTES_MIN)? {
+            let (path, node) = get_node(reader)?;
+            kept.push((key(path), path, node));
+        }
         let mut tree = Tree {
             nodes: super::Nodes::default(),
             ephemerals: BTreeMap::new(),
@@ -50,45 +180,63 @@ impl Tree {
             quotas: BTreeSet::new(),
             enforce_quota: false,
             data_size: 0,
+            frozen: None,
         };
-        let (name, root, children) = get_node(reader)?;
-        if !name.is_empty() {
-            return Err(reader.fail("a tree that does not begin with its root"));
+        let mut kept = kept.into_iter().peekable();
+        while first.bool()? {
+            let (path, node) = get_node(&mut first)?;
+            if kept.peek().is_some() {
+                let key = key(path);
+                while let Some((_, path, node)) = kept.next_if(|(kept, ..)| *kept < key) {
+                    tree.take_back_in(path, node, &first)?;
+                }
+            }
+            tree.take_back_in(path, node, &first)?;
         }
-        tree.data_size += root.data_bytes();
-        tree.nodes.insert(root);
-        // The nodes whose children are being read: how many are left, and the length
-        // of the path up to them.
-        let mut path = String::new();
-        let mut open = vec![(children, 0)];
-        while let Some((left, len)) = open.last_mut() {
-            if *left == 0 {
-                open.pop();
-                continue;
-            }
-            *left -= 1;
-            path.truncate(*len);
-            let (name, node, children) = get_node(reader)?;
-            path.push('/');
-            path.push_str(name);
-            let one_name = !name.is_empty() && !name.contains('/');
-            if !one_name || path::validate(&path[*len..]).is_err() {
-                return Err(reader.fail("a name that no node can have"));
-            }
-            if tree.exists(&path) {
-                return Err(reader.fail("two nodes of the same path"));
-            }
-            tree.link(&path, node);
-            // The stats are in the tree already; only where quotas are is not.
-            tree.quota_restored(&path);
-            open.push((children, path.len()));
+        for (_, path, node) in kept {
+            tree.take_back_in(path, node, reader)?;
+        }
+        if tree.nodes.len() == 0 {
+            return Err(reader.fail("a tree without a root"));
         }
         Ok(tree)
     }
+
+    fn take_back_in(
+        &mut self,
+        path: &str,
+        node: Node,
+        reader: &Reader<'_>,
+    ) -> Result<(), DecodeError> {
+        if self.nodes.len() == 0 {
+            if path != "/" {
+                return Err(reader.fail("a tree that does not begin with its root"));
+            }
+            self.data_size += node.data_bytes();
+            self.nodes.insert(node);
+            return Ok(());
+        }
+        if path::validate(path).is_err() {
+            return Err(reader.fail("a path that no node can have"));
+        }
+        let Some((above, name)) = path::split(path) else {
+            return Err(reader.fail("two roots"));
+        };
+        let Some(parent) = self.find(above) else {
+            return Err(reader.fail("a node without the one above it"));
+        };
+        if self.nodes.get(parent).child(name).is_some() {
+            return Err(reader.fail("two nodes of the same path"));
+        }
+        self.link_below(parent, path, node);
+        // The stats are in the tree already; only where quotas are is not.
+        self.quota_restored(path);
+        Ok(())
+    }
 }
 
-fn put_node(out: &mut Vec<u8>, name: &str, node: &Node) {
-    put_bytes(out, name.as_bytes());
+fn put_node(out: &mut Vec<u8>, path: &str, node: &Node) {
+    put_bytes(out, path.as_bytes());
     for v in [
         node.czxid.0,
         node.mzxid.0,
@@ -104,11 +252,10 @@ fn put_node(out: &mut Vec<u8>, name: &str, node: &Node) {
     put_lifetime(out, node.lifetime);
     put_option(out, node.data.as_deref());
     put_acl(out, node.acl.as_ref().map_or(&[], |acl| acl));
-    put_len(out, node.children.as_ref().map_or(0, |c| c.len()));
 }
 
-fn get_node<'a>(reader: &mut Reader<'a>) -> Result<(&'a str, Node, usize), DecodeError> {
-    let name = reader.text()?;
+fn get_node<'a>(reader: &mut Reader<'a>) -> Result<(&'a str, Node), DecodeError> {
+    let path = reader.text()?;
     let mut node = Node::new(
         Zxid(reader.i64()?),
         TimestampMs(0),
@@ -127,8 +274,21 @@ fn get_node<'a>(reader: &mut Reader<'a>) -> Result<(&'a str, Node, usize), Decod
     node.data = reader.option()?.map(Into::into);
     let acl = get_acl(reader)?;
     node.acl = (!acl.is_empty()).then(|| Box::new(acl));
-    let children = reader.count(NODE_BYTES_MIN)?;
-    Ok((name, node, children))
+    Ok((path, node))
+}
+
+/// As `get_node`, of which nothing is wanted.
+fn skip_node(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    reader.bytes()?;
+    reader.take(5 * 8 + 3 * 4)?;
+    get_lifetime(reader)?;
+    reader.option()?;
+    for _ in 0..reader.count(12)? {
+        reader.i32()?;
+        reader.bytes()?;
+        reader.bytes()?;
+    }
+    Ok(())
 }
 
 pub fn put_lifetime(out: &mut Vec<u8>, lifetime: Lifetime) {

@@ -477,6 +477,40 @@ proptest! {
         prop_assert_eq!(bytes, again);
     }
 
+    /// Whatever happens while it is written, a snapshot is the tree of when it was begun.
+    #[test]
+    fn a_tree_that_changes_is_written_as_it_was(
+        before in prop::collection::vec(prop::collection::vec(any_op(), 1..4), 0..40),
+        meanwhile in prop::collection::vec((prop::collection::vec(any_op(), 1..4), 1..4usize), 0..40),
+    ) {
+        let mut tree = Tree::new();
+        let mut zxid = Zxid(0);
+        let mut change = |tree: &mut Tree, ops: &[Op]| {
+            zxid = zxid.next();
+            let _ = tree.multi(zxid, TimestampMs(zxid.0), ops, &mut Vec::new());
+        };
+        for ops in &before {
+            change(&mut tree, ops);
+        }
+        let mut expected = Vec::new();
+        tree.encode(&mut expected);
+        tree.freeze();
+        let (mut bytes, mut is_whole) = (Vec::new(), false);
+        for (ops, nodes) in &meanwhile {
+            change(&mut tree, ops);
+            is_whole = is_whole || tree.encode_some(&mut bytes, *nodes);
+        }
+        while !is_whole {
+            is_whole = tree.encode_some(&mut bytes, 1);
+        }
+        let mut reader = Reader::new(&bytes);
+        let read = Tree::decode(&mut reader).unwrap();
+        prop_assert_eq!(reader.end(), Ok(()));
+        let mut again = Vec::new();
+        read.encode(&mut again);
+        prop_assert!(again == expected);
+    }
+
     #[test]
     fn no_bytes_make_decoding_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Tree::decode(&mut Reader::new(&bytes));

@@ -491,7 +491,7 @@ fn consumers_are_seen_until_they_leave_and_after_every_restart() {
     assert_eq!(after[1].0, "/consumers/g/owners/t/1");
 
     // From a snapshot the same.
-    let from = Core::restore(config(QUICK), &stopped.core.snapshot()).unwrap();
+    let mut from = Core::restore(config(QUICK), &stopped.core.snapshot()).unwrap();
     assert_eq!(from.snapshot(), stopped.core.snapshot());
     let mut log = stopped.log.clone();
     stopped.group(groups::Request::LeaveGroup(LeaveGroup {
