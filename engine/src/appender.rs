@@ -94,6 +94,8 @@ struct State<I: Io> {
     committed: LogPosition,
     largest_batch: usize,
     flushing: bool,
+    /// No round begins: see [`Held`].
+    held: bool,
     sync_due: bool,
     closed: bool,
 }
@@ -171,6 +173,7 @@ impl<I: Io> Appender<I> {
                 committed: resume.end,
                 largest_batch: 0,
                 flushing: false,
+                held: false,
                 sync_due: false,
                 closed: false,
             }),
@@ -258,7 +261,7 @@ impl<I: Io> Appender<I> {
     }
 
     fn flush_soon(self: &Rc<Self>, state: &mut State<I>) {
-        if !state.flushing && self.offline.borrow().is_none() {
+        if !state.flushing && !state.held && self.offline.borrow().is_none() {
             state.flushing = true;
             self.io.spawn(self.clone().flush_loop());
         }
@@ -313,6 +316,19 @@ impl<I: Io> Appender<I> {
         self.marker.idle().await;
     }
 
+    /// What is in no round yet gathers in memory until this is let go; a round that is under
+    /// way goes on. Only for who has the partition's turn: closing waits for the turn, and
+    /// so finds no log that is held.
+    pub fn hold(self: &Rc<Self>) -> Held<I> {
+        let mut state = self.state.borrow_mut();
+        assert!(!state.closed && !state.held, "one holds an open log");
+        state.held = true;
+        Held {
+            appender: self.clone(),
+            written: false,
+        }
+    }
+
     /// Latches the log: from now on it acknowledges nothing. The first reason stays.
     pub fn latch(&self, offline: Offline) {
         self.offline.borrow_mut().get_or_insert(offline);
@@ -323,7 +339,7 @@ impl<I: Io> Appender<I> {
         loop {
             let round = {
                 let mut state = self.state.borrow_mut();
-                let round = match self.offline.borrow().is_some() {
+                let round = match state.held || self.offline.borrow().is_some() {
                     true => None,
                     false => state.next_round(),
                 };
@@ -685,6 +701,32 @@ impl<I: Io> Appender<I> {
         } else {
             state.stable
         }
+    }
+}
+
+/// Keeps the log's writes back while a file that must be there before them is written.
+pub struct Held<I: Io> {
+    appender: Rc<Appender<I>>,
+    written: bool,
+}
+
+impl<I: Io> Held<I> {
+    /// The file is there: what has gathered may follow.
+    pub fn let_go(mut self) {
+        self.written = true;
+    }
+}
+
+impl<I: Io> Drop for Held<I> {
+    fn drop(&mut self) {
+        if !self.written {
+            // Given up half-way: nobody knows whether the file is there, and what has
+            // gathered relies on it. Where there is a reason it was latched before.
+            self.appender.latch(Offline::closed());
+        }
+        let mut state = self.appender.state.borrow_mut();
+        state.held = false;
+        self.appender.flush_soon(&mut state);
     }
 }
 

@@ -452,7 +452,18 @@ impl<I: Io> Partition<I> {
         self.appender.progress.wake();
     }
 
-    // -- for retention.rs
+    // -- for leadership.rs
+
+    /// Batches are stamped with `epoch` from here on: it begins at the log's end.
+    pub(crate) fn stamp_with(&self, epoch: LeaderEpoch) {
+        assert!(epoch > self.leader_epoch.get(), "leader epochs rise");
+        let end = self.appender.dirty().offset;
+        let begun = self.log.borrow_mut().epochs.assign(epoch, end);
+        assert!(begun, "no later epoch is known than that of the stamps");
+        self.leader_epoch.set(epoch);
+    }
+
+    // -- for retention.rs and leadership.rs
 
     pub(crate) fn expire_producers(&self, now: TimestampMs, expiration_ms: i64) {
         self.log.borrow_mut().producers.expire(now, expiration_ms);

@@ -79,8 +79,8 @@ impl PartitionSpec {
     }
 }
 
-/// A partition that is being opened. A caller that gives up half-way lets the next one
-/// try.
+/// A partition that is being opened or closed. A caller that gives up half-way lets the
+/// next one try.
 struct Opening<'a, I: Io> {
     store: &'a Store<I>,
     id: PartitionId,
@@ -134,7 +134,8 @@ impl<I: Io> Store<I> {
         online.collect()
     }
 
-    /// Opens many partitions, some at a time. One that fails is kept with its reason.
+    /// Opens many partitions, some at a time. One that fails is kept with its reason; one
+    /// that is open takes over what is new.
     pub async fn open_partitions(self: &Rc<Self>, specs: Vec<PartitionSpec>) {
         stream::iter(specs)
             .for_each_concurrent(CONCURRENT, |spec| async move {
@@ -143,16 +144,19 @@ impl<I: Io> Store<I> {
             .await;
     }
 
-    /// Opens a partition, or makes it. One that is open takes the new settings.
+    /// Opens a partition, or makes it. One that is open takes over the settings, and the
+    /// leader epoch where it is newer: this broker leads it again, or goes on leading it.
     pub async fn open_partition(self: &Rc<Self>, spec: PartitionSpec) -> Entry<I> {
         // A second caller waits for the first one's result.
-        let (this, id) = (self.clone(), spec.id);
-        self.opened
-            .until(move || (!this.opening.borrow().contains(&id)).then_some(()))
-            .await;
+        let id = spec.id;
+        self.settled(id).await;
         match self.get(&id) {
             Some(Entry::Online(partition)) => {
                 partition.configure(spec.config);
+                if let Err(offline) = partition.begin_epoch(spec.leader_epoch).await {
+                    // The partition says so itself, to everyone who asks from now on.
+                    log::debug!("{}: {offline}", partition.dir().display());
+                }
                 return Entry::Online(partition);
             }
             Some(offline) => return offline,
@@ -195,9 +199,17 @@ impl<I: Io> Store<I> {
         result
     }
 
+    /// Resolves once nobody is opening or closing the partition.
+    async fn settled(self: &Rc<Self>, id: PartitionId) {
+        let this = self.clone();
+        self.opened
+            .until(move || (!this.opening.borrow().contains(&id)).then_some(()))
+            .await;
+    }
+
     fn begin_opening(&self, id: PartitionId) -> Opening<'_, I> {
         let first = self.opening.borrow_mut().insert(id);
-        assert!(first, "one opens a partition at a time");
+        assert!(first, "one opens or closes a partition at a time");
         Opening { store: self, id }
     }
 
@@ -265,6 +277,51 @@ impl<I: Io> Store<I> {
         }
     }
 
+    /// Closes many partitions, some at a time; see [`Store::close_partition`].
+    pub async fn close_partitions(self: &Rc<Self>, ids: Vec<PartitionId>) {
+        stream::iter(ids)
+            .for_each_concurrent(CONCURRENT, |id| async move {
+                self.close_partition(&id).await;
+            })
+            .await;
+    }
+
+    /// Lets go of a partition that is not served here any more. Its folder stays as it is,
+    /// and it may be opened again.
+    ///
+    /// One that could not be closed in order stays known, with the reason: what is on its
+    /// disk is only found out by a start that trusts nothing.
+    pub async fn close_partition(self: &Rc<Self>, id: &PartitionId) {
+        self.settled(*id).await;
+        let Some(Entry::Online(partition)) = self.get(id) else {
+            return;
+        };
+        // It stays in the map meanwhile, where close_all finds it and waits for it.
+        let closing = self.begin_opening(*id);
+        let closed = partition.close().await;
+        match closed {
+            Ok(()) => {
+                log::info!("{}: closed, and kept", partition.dir().display());
+                self.partitions.borrow_mut().remove(id);
+            }
+            Err(offline) => {
+                log::error!(
+                    "{}: not closed in order: {offline}",
+                    partition.dir().display()
+                );
+                self.keep_offline(id, offline);
+            }
+        }
+        drop(closing);
+    }
+
+    /// In the place of the partition, unless close_all has taken it out meanwhile.
+    fn keep_offline(&self, id: &PartitionId, offline: Offline) {
+        if let Some(entry) = self.partitions.borrow_mut().get_mut(id) {
+            *entry = Entry::Offline(offline);
+        }
+    }
+
     /// Stops a partition and removes its folder, in the background once its name is
     /// free for a topic of the same name.
     pub async fn remove_partition(
@@ -272,10 +329,7 @@ impl<I: Io> Store<I> {
         id: &PartitionId,
         topic: &str,
     ) -> Result<(), Offline> {
-        let (this, wanted) = (self.clone(), *id);
-        self.opened
-            .until(move || (!this.opening.borrow().contains(&wanted)).then_some(()))
-            .await;
+        self.settled(*id).await;
         let entry = self.partitions.borrow_mut().remove(id);
         if let Some(Entry::Online(partition)) = entry {
             partition.abandon().await;

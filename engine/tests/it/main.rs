@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod leading;
 mod model;
 mod simulation;
 mod stories;

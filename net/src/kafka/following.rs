@@ -1,18 +1,22 @@
-//! A shard follows the image: it opens what it is to lead, takes over new settings,
-//! and removes what is gone.
+//! A shard follows the image: it opens what it is to lead, takes over new settings and
+//! leader epochs, closes what went to other brokers and removes what is gone.
 //!
 //! ```text
 //!   publish(image)   1  every shard opens the partitions that are its own
 //!                    2  every shard shows the image to its connections
-//!                    3  every shard removes the partitions that are in it no more
+//!                    3  every shard removes the partitions that are in it no more,
+//!                       and closes those that have no place here any more
 //! ```
 //!
 //! In this order, so that whoever sees a partition in the image finds it open on its
 //! home shard, whichever shard is asked.
+//!
+//! A partition that lost its leader stays open while this broker may lead it again: a
+//! broker whose session expired is back in a moment, in a newer leader epoch.
 
 use crate::kafka::context::Local;
 use futures_util::future::join_all;
-use klamm_coord::core::image::{Image, Topic};
+use klamm_coord::core::image::{Image, Partition, Topic};
 use klamm_coord::core::settings::{BrokerConfig, TimestampType, TopicConfig};
 use klamm_engine::config::LogConfig;
 use klamm_engine::io::Io;
@@ -40,7 +44,7 @@ pub async fn publish<I: Io>(local: &Rc<Local<I>>, image: Arc<Image>) {
     .await;
 }
 
-/// Opens what is new, and configures what has changed.
+/// Opens what is new; what is open takes over its settings and leader epoch.
 async fn open<I: Io>(local: &Rc<Local<I>>, image: &Image) {
     let before = local.image();
     let mut specs = Vec::new();
@@ -69,7 +73,7 @@ async fn open<I: Io>(local: &Rc<Local<I>>, image: &Image) {
 fn own<'a, I: Io>(
     local: &'a Local<I>,
     topic: &'a Topic,
-) -> impl Iterator<Item = (PartitionId, &'a klamm_coord::core::image::Partition)> {
+) -> impl Iterator<Item = (PartitionId, &'a Partition)> {
     let partitions = topic.partitions.iter().enumerate();
     partitions.filter_map(|(index, partition)| {
         let id = PartitionId {
@@ -81,11 +85,25 @@ fn own<'a, I: Io>(
     })
 }
 
+/// Whether this broker leads the partition, or may be made its leader: a replica, or one
+/// in sync that a hand has taken out of the assignment while its data is here.
+fn has_a_place_here(broker_id: i32, partition: &Partition) -> bool {
+    partition.leader == Some(broker_id)
+        || partition.replicas.contains(&broker_id)
+        || partition.isr.contains(&broker_id)
+}
+
 async fn show<I: Io>(local: &Rc<Local<I>>, image: Arc<Image>) {
     let before = local.image();
     local.set_image(image.clone());
+    let mut moved = Vec::new();
     for id in local.store.ids() {
-        if image.topic_by_id(id.topic).is_some() {
+        if let Some(topic) = image.topic_by_id(id.topic) {
+            // An index that the topic has no more is nobody's, and its data is left alone.
+            let partition = topic.partition(id.index);
+            if !partition.is_some_and(|p| has_a_place_here(local.broker_id, p)) {
+                moved.push(id);
+            }
             continue;
         }
         let Some(topic) = before.topic_by_id(id.topic) else {
@@ -96,6 +114,7 @@ async fn show<I: Io>(local: &Rc<Local<I>>, image: Arc<Image>) {
             Err(e) => log::error!("partition {}-{}: {e}", topic.name, id.index),
         }
     }
+    local.store.close_partitions(moved).await;
 }
 
 /// A topic's settings as its logs take them. Where Kafka writes "never" or "no limit"
@@ -126,32 +145,4 @@ pub fn log_config(topic: &TopicConfig, broker: &BrokerConfig) -> LogConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn the_defaults_are_the_logs_own() {
-        let broker = BrokerConfig::default();
-        let topic = TopicConfig::resolve_valid(&BTreeMap::new(), &broker);
-        assert_eq!(log_config(&topic, &broker), LogConfig::default());
-    }
-
-    #[test]
-    fn never_is_none() {
-        let broker = BrokerConfig::default();
-        let set = [
-            ("retention.ms", "-1"),
-            ("flush.messages", "9223372036854775807"),
-            ("retention.bytes", "1000"),
-            ("message.timestamp.type", "LogAppendTime"),
-        ];
-        let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let topic = TopicConfig::resolve_valid(&BTreeMap::from(set), &broker);
-        let config = log_config(&topic, &broker);
-        assert_eq!(config.retention_age_max, None);
-        assert_eq!(config.flush_messages, None);
-        assert_eq!(config.retention_bytes_max, Some(1000));
-        assert!(config.log_append_time && !config.acks_committed());
-    }
-}
+mod tests;
