@@ -40,6 +40,14 @@ pub(super) struct Frozen {
     before: BTreeMap<String, Option<Vec<u8>>>,
 }
 
+/// The parent of the node that was read last: most often of the next one too. Nodes are
+/// never taken out while they are read, so it stays where it is.
+#[derive(Default)]
+struct LastParent {
+    path: String,
+    id: NodeId,
+}
+
 /// Sorts as the nodes are written: no name has a character as small.
 fn key(path: &str) -> String {
     path.replace('/', "\0")
@@ -183,18 +191,19 @@ impl Tree {
             frozen: None,
         };
         let mut kept = kept.into_iter().peekable();
+        let mut last = LastParent::default();
         while first.bool()? {
             let (path, node) = get_node(&mut first)?;
             if kept.peek().is_some() {
                 let key = key(path);
                 while let Some((_, path, node)) = kept.next_if(|(kept, ..)| *kept < key) {
-                    tree.take_back_in(path, node, &first)?;
+                    tree.take_back_in(path, node, &mut last, &first)?;
                 }
             }
-            tree.take_back_in(path, node, &first)?;
+            tree.take_back_in(path, node, &mut last, &first)?;
         }
         for (_, path, node) in kept {
-            tree.take_back_in(path, node, reader)?;
+            tree.take_back_in(path, node, &mut last, reader)?;
         }
         if tree.nodes.len() == 0 {
             return Err(reader.fail("a tree without a root"));
@@ -206,6 +215,7 @@ impl Tree {
         &mut self,
         path: &str,
         node: Node,
+        last: &mut LastParent,
         reader: &Reader<'_>,
     ) -> Result<(), DecodeError> {
         if self.nodes.len() == 0 {
@@ -222,9 +232,13 @@ impl Tree {
         let Some((above, name)) = path::split(path) else {
             return Err(reader.fail("two roots"));
         };
-        let Some(parent) = self.find(above) else {
-            return Err(reader.fail("a node without the one above it"));
-        };
+        if last.path != above {
+            let Some(id) = self.find(above) else {
+                return Err(reader.fail("a node without the one above it"));
+            };
+            (last.path, last.id) = (above.to_owned(), id);
+        }
+        let parent = last.id;
         if self.nodes.get(parent).child(name).is_some() {
             return Err(reader.fail("two nodes of the same path"));
         }
