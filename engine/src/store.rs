@@ -79,8 +79,8 @@ impl PartitionSpec {
     }
 }
 
-/// A partition that is being opened or closed. A caller that gives up half-way lets the
-/// next one try.
+/// A partition that is being opened or closed. A caller that gives up opening half-way lets
+/// the next one try; closing is not given up but with the whole process.
 struct Opening<'a, I: Io> {
     store: &'a Store<I>,
     id: PartitionId,
