@@ -21,6 +21,7 @@
 #![allow(clippy::box_collection)]
 
 mod mirror;
+mod nodes;
 mod ops;
 mod quota;
 mod snapshot;
@@ -38,6 +39,7 @@ use crate::core::acl::{self, Identity};
 use crate::core::path;
 use crate::core::stat::{Acl, Lifetime, Perms, Stat};
 use klamm_engine::units::TimestampMs;
+use nodes::{NodeId, Nodes};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What ZooKeeper itself keeps; none of it can be deleted.
@@ -60,7 +62,6 @@ pub struct Tree {
     frozen: Option<Box<snapshot::Frozen>>,
 }
 
-type NodeId = u32;
 const ROOT: NodeId = 0;
 
 #[derive(Clone, Debug)]
@@ -967,55 +968,6 @@ fn is_within(path: &str, top: &str) -> bool {
         || path
             .strip_prefix(top)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// All nodes, in chunks, so that growing copies nothing and wastes at most one chunk.
-#[derive(Debug, Default)]
-struct Nodes {
-    chunks: Vec<Vec<Option<Node>>>,
-    /// Last freed, first used: undoing a multi finds every id as it was.
-    free: Vec<NodeId>,
-}
-
-const CHUNK: usize = 4096;
-
-impl Nodes {
-    fn len(&self) -> usize {
-        self.chunks.iter().map(Vec::len).sum::<usize>() - self.free.len()
-    }
-
-    fn get(&self, id: NodeId) -> &Node {
-        self.chunks[id as usize / CHUNK][id as usize % CHUNK]
-            .as_ref()
-            .expect("an id that is in use")
-    }
-
-    fn get_mut(&mut self, id: NodeId) -> &mut Node {
-        self.chunks[id as usize / CHUNK][id as usize % CHUNK]
-            .as_mut()
-            .expect("an id that is in use")
-    }
-
-    fn insert(&mut self, node: Node) -> NodeId {
-        if let Some(id) = self.free.pop() {
-            self.chunks[id as usize / CHUNK][id as usize % CHUNK] = Some(node);
-            return id;
-        }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        let full = (self.chunks.len() - 1) * CHUNK;
-        let last = self.chunks.last_mut().expect("just made sure");
-        last.push(Some(node));
-        NodeId::try_from(full + last.len() - 1).expect("memory ends before 2^32 nodes do")
-    }
-
-    fn remove(&mut self, id: NodeId) -> Node {
-        self.free.push(id);
-        self.chunks[id as usize / CHUNK][id as usize % CHUNK]
-            .take()
-            .expect("an id that is in use")
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@
 //!
 //! Nothing here recurses: a path may be as deep as a request is long.
 
-use super::{Node, NodeId, ROOT, Tree};
+use super::{Node, NodeId, Nodes, ROOT, Tree};
 use crate::core::Zxid;
 use crate::core::codec::{
     DecodeError, Reader, put_bytes, put_i32, put_i64, put_len, put_option, put_u8,
@@ -181,7 +181,7 @@ impl Tree {
             kept.push((key(path), path, node));
         }
         let mut tree = Tree {
-            nodes: super::Nodes::default(),
+            nodes: Nodes::default(),
             ephemerals: BTreeMap::new(),
             containers: BTreeSet::new(),
             ttls: BTreeSet::new(),
