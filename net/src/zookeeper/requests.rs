@@ -50,8 +50,6 @@ pub(super) enum After {
     Drop(&'static str),
 }
 
-const HEADER_BYTES: usize = 8;
-
 /// What a client may have passed over. More than this is no request.
 const PASSED_OVER_MAX: usize = 64 << 20;
 
@@ -215,19 +213,12 @@ impl Turn<'_> {
     }
 
     /// ZooKeeper closes without a word, and its client tries again for ever. Here it is
-    /// told, and goes on: what else it asked for, and its session, are not at fault.
+    /// told, and goes on: what else it asked for, and its session, are not at fault. A
+    /// length that comes alone may be anything: that closes.
     fn too_long(&mut self, len: usize, payload: &[u8]) -> (usize, Next) {
         let why = "a frame longer than jute.maxbuffer";
         let Ok(header) = Reader::new(payload).take::<RequestHeader>() else {
-            let is_to_come = payload.len() < HEADER_BYTES;
-            return (
-                0,
-                if is_to_come {
-                    Next::Receive
-                } else {
-                    Next::Drop(why)
-                },
-            );
+            return (0, Next::Drop(why));
         };
         log::warn!(
             "{} sent a request of {len} bytes, more than {} (jute.maxbuffer): it was refused",

@@ -51,11 +51,18 @@ fn frames_that_are_none_within_a_session_close_it() {
         ("four bytes", vec![0, 0, 0, 4, 0, 0, 0, 1]),
         ("length -1", vec![0xff; 4]),
         ("length 2^31-1 and nothing", i32::MAX.to_be_bytes().to_vec()),
+        ("above jute.maxbuffer and nothing", vec![0, 16, 0, 1]),
     ] {
         story(Limits::default(), async move |server| {
             let client = server.client().await;
             client.send(&bytes);
+            let began = server.io.now();
             assert_eq!(client.frame().await, None, "{what}");
+            let took = server.io.now().0 - began.0;
+            assert!(
+                took < 5_000_000_000,
+                "{what}: at once, not in time: {took} ns"
+            );
         });
     }
 }
@@ -69,7 +76,7 @@ fn a_request_above_jute_maxbuffer_is_told_so_and_passed_over() {
         let answer = client.answer().await;
         assert_eq!((answer.xid, answer.err), (asked, err::MARSHALLING));
         assert_eq!(client.get("/", false).await.err, err::OK);
-        // In pieces, the header's bytes one at a time, another request right behind it.
+        // In pieces, another request right behind it.
         let mut bytes = Vec::new();
         frame::put(&mut bytes, |to| {
             to.extend_from_slice(&payload(70, op::CREATE, &create("/big", &data, 0)));
@@ -77,11 +84,7 @@ fn a_request_above_jute_maxbuffer_is_told_so_and_passed_over() {
         frame::put(&mut bytes, |to| {
             to.extend_from_slice(&payload(71, op::DELETE, &versioned("/none", -1)));
         });
-        for byte in &bytes[..14] {
-            client.send(&[*byte]);
-            client.sleep(1).await;
-        }
-        for piece in bytes[14..].chunks(700_000) {
+        for piece in bytes.chunks(700_000) {
             client.send(piece);
             client.sleep(1).await;
         }
