@@ -452,6 +452,12 @@ impl<I: Io, C: Connect> Inner<I, C> {
         Asked(Some(receiver))
     }
 
+    /// A read that sets no watch: changes are told by those of `add_watch`.
+    fn ask_to_read(&self, code: i32, path: &str) -> Asked {
+        let path = Some(self.full(path));
+        self.request(code, |to| ReadRequest { path, watch: false }.put(to))
+    }
+
     fn watch_again(&self) {
         for path in self.watched.borrow().iter() {
             // The answer says no more than that it came.
@@ -521,14 +527,7 @@ impl<I: Io, C: Connect> Ensemble for ZooKeeper<I, C> {
         &self,
         path: &str,
     ) -> impl Future<Output = Result<Result<Seen, TreeError>, Lost>> + 'static {
-        let path = self.0.full(path);
-        let answer = self.0.request(op::GET_DATA, |to| {
-            ReadRequest {
-                path: Some(path),
-                watch: false,
-            }
-            .put(to);
-        });
+        let answer = self.0.ask_to_read(op::GET_DATA, path);
         async move {
             let (code, body) = answer.reply().await?;
             checked(code, || {
@@ -545,14 +544,7 @@ impl<I: Io, C: Connect> Ensemble for ZooKeeper<I, C> {
         &self,
         path: &str,
     ) -> impl Future<Output = Result<Result<Vec<String>, TreeError>, Lost>> + 'static {
-        let path = self.0.full(path);
-        let answer = self.0.request(op::GET_CHILDREN, |to| {
-            ReadRequest {
-                path: Some(path),
-                watch: false,
-            }
-            .put(to);
-        });
+        let answer = self.0.ask_to_read(op::GET_CHILDREN, path);
         async move {
             let (code, body) = answer.reply().await?;
             checked(code, || {
