@@ -25,6 +25,8 @@ mod data_folder;
 mod disk;
 mod idle;
 mod lanes;
+#[expect(dead_code, reason = "the load that fills it comes next")]
+mod measurement;
 mod process;
 mod rate;
 mod report;
