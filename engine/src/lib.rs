@@ -21,6 +21,7 @@
 
 pub mod appender;
 pub mod batch;
+pub mod checkpoint;
 pub mod codec;
 pub mod config;
 pub mod crc;
@@ -42,7 +43,7 @@ pub mod record;
 pub mod recovery;
 mod retention;
 pub mod scan;
-mod sealed_text;
+pub mod sealed_text;
 pub mod segment;
 pub mod shard;
 pub mod signal;

@@ -18,6 +18,7 @@
 
 use crate::appender::{Appender, Resume};
 use crate::batch::{BatchError, BatchHeader, check_from_client};
+use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
@@ -51,7 +52,8 @@ pub struct Partition<I: Io> {
     closing: Cell<bool>,
     /// What closing it came to.
     closed: RefCell<Option<Result<(), Offline>>>,
-    /// One retention or DeleteRecords at a time (retention.rs).
+    pub(crate) checkpoints: checkpoint::Progress,
+    /// One retention, DeleteRecords or checkpoint at a time (retention.rs).
     pub(crate) upkeep: Cell<bool>,
 }
 
@@ -187,6 +189,7 @@ impl<I: Io> Partition<I> {
             high_watermark: Cell::new(opened.end),
             closing: Cell::new(false),
             closed: RefCell::default(),
+            checkpoints: checkpoint::Progress::default(),
             upkeep: Cell::new(false),
         }))
     }
@@ -461,6 +464,13 @@ impl<I: Io> Partition<I> {
         let begun = self.log.borrow_mut().epochs.assign(epoch, end);
         assert!(begun, "no later epoch is known than that of the stamps");
         self.leader_epoch.set(epoch);
+    }
+
+    // -- for checkpoint.rs
+
+    /// The producers' state at the log's end.
+    pub(crate) fn with_producers<R>(&self, look: impl FnOnce(&ProducerState) -> R) -> R {
+        look(&self.log.borrow().producers)
     }
 
     // -- for retention.rs and leadership.rs

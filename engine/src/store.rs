@@ -392,6 +392,25 @@ impl<I: Io> Store<I> {
         }
     }
 
+    /// Takes the checkpoints that are due, one after another, every `interval`, for as long
+    /// as the shard runs.
+    pub async fn checkpoint_every(self: Rc<Self>, interval: Duration) {
+        loop {
+            self.io.sleep(interval).await;
+            for (_, partition) in self.online() {
+                match partition.checkpoint_if_due().await {
+                    Ok(()) => {}
+                    Err(offline) if offline.is_closed() => {}
+                    // Only the next start is slower for it.
+                    Err(offline) => log::warn!(
+                        "{}: no checkpoint was taken: {offline}",
+                        partition.dir().display()
+                    ),
+                }
+            }
+        }
+    }
+
     /// Closes every partition. Ok: all of them may be opened without a scan.
     pub async fn close_all(&self) -> Result<(), Offline> {
         let partitions: Vec<_> = self.partitions.borrow_mut().drain().collect();

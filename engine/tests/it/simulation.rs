@@ -151,6 +151,7 @@ impl World {
             tail_bytes: rng.below(64 << 10) as usize,
             steps: rng.between(1, 10) as usize,
             upkeep: rng.below(3) == 0,
+            checkpoints: rng.below(3) == 0,
             allowed: Allowed {
                 failures: false,
                 damage: rng.below(8) == 0,

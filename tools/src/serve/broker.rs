@@ -44,6 +44,9 @@ use std::time::{Duration, Instant};
 /// The listener's name, as clients see it in the broker's endpoints.
 const LISTENER: &str = "PLAINTEXT";
 
+/// How often the logs are looked at for checkpoints that are due.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
 type Here = Rc<Local<GlommioIo>>;
 type Cluster = Shards<Here>;
 
@@ -158,6 +161,8 @@ pub async fn serve(plan: &Arc<Plan>, shards: Cluster, io: GlommioIo) {
             .unsigned_abs(),
     );
     io.spawn(shards.local().store.clone().housekeep_every(upkeep));
+    let store = shards.local().store.clone();
+    io.spawn(store.checkpoint_every(CHECKPOINT_EVERY));
     if shards.here() != ShardId::COORDINATOR {
         shards.stopping().await;
         return;

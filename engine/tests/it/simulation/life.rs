@@ -37,6 +37,7 @@ pub struct Plan {
     pub tail_bytes: usize,
     pub steps: usize,
     pub upkeep: bool,
+    pub checkpoints: bool,
     pub allowed: Allowed,
     /// Ends with a stop in order, where nothing comes between.
     pub close: bool,
@@ -113,6 +114,10 @@ pub async fn live(
         if plan.upkeep {
             let (rng, done) = (rng.fork(), &done);
             tasks.push(Box::pin(client.keep_up(done, producers, rng)));
+        }
+        if plan.checkpoints {
+            let (rng, done) = (rng.fork(), &done);
+            tasks.push(Box::pin(client.checkpoint(done, producers, rng)));
         }
         tasks
     });
@@ -420,15 +425,34 @@ impl Client {
                 }
             } else {
                 {
-                    // Where retention may reach to while it runs: what is visible by then.
                     let mut ledger = self.ledger.borrow_mut();
                     if self.config.retention_bytes_max.is_some() {
                         ledger.deleted_at_most = ledger.deleted_at_most.max(ledger.end());
+                        ledger.retaining = true;
                     }
                 }
-                self.keep_house().await?
+                let kept = self.keep_house().await?;
+                self.ledger.borrow_mut().retaining = false;
+                kept
             };
             if let Err(offline) = result {
+                return self.allowed.check(&offline);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checkpoints, whether they are due or not.
+    async fn checkpoint(
+        &self,
+        done: &Cell<usize>,
+        producers: usize,
+        mut rng: Rng,
+    ) -> Result<(), Broken> {
+        while done.get() < producers {
+            let pause = Duration::from_micros(rng.between(100, 6000));
+            self.io.sleep(pause).await;
+            if let Err(offline) = self.log.checkpoint().await {
                 return self.allowed.check(&offline);
             }
         }
