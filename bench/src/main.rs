@@ -25,7 +25,7 @@ mod data_folder;
 mod disk;
 mod idle;
 mod lanes;
-#[expect(dead_code, reason = "the load that fills it comes next")]
+mod load;
 mod measurement;
 mod process;
 mod rate;
@@ -37,6 +37,7 @@ mod wire;
 mod zookeeper;
 
 use clap::{Parser, Subcommand};
+use load::Workload;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,7 +69,7 @@ struct Common {
     )]
     data: PathBuf,
 
-    /// Cores for the broker: 2, or for `coordinator` 1.
+    /// Cores for the broker: 2, or for `coordinator` and the loads 1.
     #[arg(long, value_name = "N", global = true)]
     cores: Option<usize>,
 
@@ -89,6 +90,14 @@ enum Figure {
     Idle(idle::Args),
     Rate(rate::Args),
     Coordinator(coordinator::Args),
+    /// Records into a broker: any that speaks Kafka's protocol.
+    Produce(load::Args),
+    /// Records out of a broker, from the start, as a consumer that catches up.
+    Consume(load::Args),
+    /// Records at a rate, and how long each takes from the producer to the consumer.
+    Tail(load::Args),
+    /// Producers and consumers at once.
+    Mixed(load::Args),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +107,10 @@ fn main() -> ExitCode {
         Figure::Idle(idle) => idle::run(idle, &args.common),
         Figure::Rate(rate) => rate::run(rate, &args.common),
         Figure::Coordinator(coordinator) => coordinator::run(coordinator, &args.common),
+        Figure::Produce(load) => load::run_command(Workload::Produce, load, &args.common),
+        Figure::Consume(load) => load::run_command(Workload::Consume, load, &args.common),
+        Figure::Tail(load) => load::run_command(Workload::Tail, load, &args.common),
+        Figure::Mixed(load) => load::run_command(Workload::Mixed, load, &args.common),
     };
     match report {
         Ok(report) if args.common.json => println!("{:#}", report.json()),
