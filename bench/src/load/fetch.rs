@@ -423,3 +423,6 @@ fn header(bytes: &[u8], whole: usize) -> Outcome<Header> {
         _ => Err(malformed("a batch's header makes no sense")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,3 +205,159 @@ pub fn named(code: i16) -> String {
         None => format!("error {code}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::produce_response::{
+        BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+    };
+    use kafka_protocol::messages::{ProduceRequest, ProduceResponse, RequestHeader, TopicName};
+    use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+
+    fn places() -> Vec<Place> {
+        [("a", 0), ("a", 7), ("b", 1)]
+            .map(|(topic, index)| Place {
+                topic: topic.into(),
+                index,
+                leader: 0,
+                start: 0,
+                end: 0,
+            })
+            .into()
+    }
+
+    fn frame(version: i16) -> Frame {
+        let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"batch two"));
+        let to = [(0, &one), (1, &two), (2, &one)];
+        Frame::build(version, -1, &places(), &to, 4).unwrap()
+    }
+
+    #[test]
+    fn a_stranger_reads_the_request() {
+        for version in VERSIONS {
+            let frame = frame(version);
+            let mut wire = frame.front(77).to_vec();
+            frame
+                .parts
+                .iter()
+                .for_each(|part| wire.extend_from_slice(part));
+            assert_eq!(wire.len(), frame.len());
+            assert_eq!((frame.records, frame.bytes), (12, 3 + 9 + 3));
+            let mut wire = Bytes::from(wire);
+            let length = wire.split_to(4);
+            assert_eq!(length[..], (wire.len() as i32).to_be_bytes());
+            let header = RequestHeader::decode(&mut wire, 1).unwrap();
+            assert_eq!(
+                (header.request_api_key, header.request_api_version),
+                (0, version)
+            );
+            assert_eq!(header.correlation_id, 77);
+            let request = ProduceRequest::decode(&mut wire, version).unwrap();
+            assert!(wire.is_empty());
+            assert_eq!((request.acks, request.timeout_ms), (-1, TIMEOUT_MS));
+            let sent: Vec<_> = (request.topic_data.iter())
+                .flat_map(|topic| {
+                    topic
+                        .partition_data
+                        .iter()
+                        .map(|p| (topic.name.as_str(), p))
+                })
+                .map(|(topic, p)| (topic, p.index, p.records.clone().unwrap()))
+                .collect();
+            let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"batch two"));
+            assert_eq!(sent, [("a", 0, one.clone()), ("a", 7, two), ("b", 1, one)]);
+        }
+    }
+
+    /// As a broker says it, partition by partition.
+    fn response(version: i16, said: &[(&str, i32, i16, i64)]) -> Vec<u8> {
+        let topics = said.iter().map(|&(topic, index, error, offset)| {
+            let mut partition = PartitionProduceResponse::default()
+                .with_index(index)
+                .with_error_code(error)
+                .with_base_offset(offset);
+            if version >= 8 && error != 0 {
+                let record = BatchIndexAndErrorMessage::default();
+                partition = partition
+                    .with_record_errors(vec![record])
+                    .with_error_message(Some(StrBytes::from_static_str("why")));
+            }
+            TopicProduceResponse::default()
+                .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
+                .with_partition_responses(vec![partition])
+        });
+        let response = ProduceResponse::default().with_responses(topics.collect());
+        let mut bytes = BytesMut::new();
+        response.encode(&mut bytes, version).unwrap();
+        bytes.to_vec()
+    }
+
+    fn answered(version: i16, body: &[u8]) -> Outcome<Vec<(usize, i64)>> {
+        let mut appended = Vec::new();
+        frame(version).answered(body, &places(), |place, offset| {
+            appended.push((place, offset));
+            Ok(())
+        })?;
+        Ok(appended)
+    }
+
+    #[test]
+    fn every_partition_answers_in_whatever_order() {
+        for version in VERSIONS {
+            let body = response(version, &[("a", 0, 0, 5), ("a", 7, 0, 6), ("b", 1, 0, 7)]);
+            assert_eq!(answered(version, &body).unwrap(), [(0, 5), (1, 6), (2, 7)]);
+            let body = response(version, &[("b", 1, 0, 7), ("a", 0, 0, 5), ("a", 7, 0, 6)]);
+            assert_eq!(answered(version, &body).unwrap(), [(2, 7), (0, 5), (1, 6)]);
+        }
+    }
+
+    #[test]
+    fn an_error_is_never_counted() {
+        for version in VERSIONS {
+            let body = response(version, &[("a", 0, 0, 5), ("a", 7, 6, -1), ("b", 1, 0, 7)]);
+            let message = answered(version, &body).unwrap_err();
+            assert!(
+                message.contains("a-7 answers with error 6 (NotLeader"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_must_be_to_what_was_asked() {
+        let few = response(8, &[("a", 0, 0, 5), ("a", 7, 0, 6)]);
+        assert!(
+            answered(8, &few)
+                .unwrap_err()
+                .contains("3 partitions were asked and 2")
+        );
+        for said in [("a", 0, 0, 5), ("b", 7, 0, 5)] {
+            let wrong = response(8, &[("a", 0, 0, 5), said, ("b", 1, 0, 5)]);
+            assert!(
+                answered(8, &wrong)
+                    .unwrap_err()
+                    .contains("not asked, or twice")
+            );
+        }
+    }
+
+    #[test]
+    fn a_malformed_answer_is_refused() {
+        for version in VERSIONS {
+            let said = [("a", 0, 0, 5), ("a", 7, 0, 6), ("b", 1, 0, 7)];
+            let body = response(version, &said);
+            for length in 0..body.len() {
+                assert!(answered(version, &body[..length]).is_err(), "{length}");
+            }
+            let longer = [&body[..], &[0]].concat();
+            assert!(answered(version, &longer).is_err());
+            for at in 0..body.len() {
+                let mut flipped = body.clone();
+                flipped[at] ^= 0x80;
+                // Refused or not (an offset is as good as another), it is read to its end.
+                let _ = answered(version, &flipped);
+            }
+        }
+    }
+}

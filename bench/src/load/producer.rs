@@ -82,6 +82,10 @@ impl Producer {
         !self.under_way.is_empty()
     }
 
+    pub fn is_behind(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     pub fn due(&mut self, at: Nanos) {
         self.waiting.push_back(at);
     }
@@ -119,6 +123,11 @@ impl Producer {
             since,
         });
         &self.frames[frame]
+    }
+
+    /// Nothing will come that would say when there is room: there is, now.
+    pub fn is_hungry(&self) -> bool {
+        self.unanswered && !self.full
     }
 
     pub fn writable(&mut self) {

@@ -432,3 +432,44 @@ impl Drop for Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(leaders: &[usize]) -> Vec<Place> {
+        (0..)
+            .zip(leaders)
+            .map(|(index, &leader)| Place {
+                topic: "t".into(),
+                index,
+                leader,
+                start: 0,
+                end: 0,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_partition_is_dealt_to_a_connection_of_its_leader() {
+        let places = places(&[0, 1, 0, 1, 1, 0, 1]);
+        for connections in 1..20 {
+            for alone in [false, true] {
+                let dealt = deal(&places, 2, connections, alone);
+                let mut all: Vec<usize> = Vec::new();
+                for (leader, mine) in &dealt {
+                    assert!(!mine.is_empty());
+                    assert!(mine.iter().all(|&place| places[place].leader == *leader));
+                    all.extend(mine);
+                }
+                all.sort_unstable();
+                if alone || connections <= 6 {
+                    assert_eq!(all, (0..7).collect::<Vec<_>>(), "{connections}: each once");
+                } else {
+                    assert_eq!(dealt.len(), connections);
+                    assert!((0..7).all(|place| all.contains(&place)));
+                }
+            }
+        }
+    }
+}

@@ -221,7 +221,9 @@ impl Worker {
             if self.is_over(sent_all) {
                 return Ok(seen);
             }
+            let hungry = !sent_all && self.feed(round, &clock, &mut seen)?;
             let sleep = match wake.checked_sub(now) {
+                _ if hungry => Duration::ZERO,
                 Some(sleep) if !sent_all => Duration::from_nanos(sleep),
                 _ => SLEEP_MAX,
             };
@@ -327,10 +329,37 @@ impl Worker {
         producer.write(now, &mut seen.produced)
     }
 
+    /// As fast as it goes, and nobody answers: more for each that can take it. True where
+    /// one still can.
+    fn feed(
+        &mut self,
+        round: &Round<'_>,
+        clock: &impl Fn() -> Nanos,
+        seen: &mut Seen,
+    ) -> Outcome<bool> {
+        if round.schedule.is_some() {
+            return Ok(false);
+        }
+        let mut hungry = false;
+        for index in 0..self.producers.len() {
+            if self.producers[index].is_hungry() {
+                self.begin(index, clock(), round.bytes_max, seen)?;
+                hungry |= self.producers[index].is_hungry();
+            }
+        }
+        Ok(hungry)
+    }
+
     fn begin_due(&mut self, index: usize, now: Nanos, seen: &mut Seen) -> Outcome {
         let (tails, producer) = (&mut self.tails, &mut self.producers[index]);
-        producer.fill_waiting(|frame, since| note(tails, frame, since));
-        producer.write(now, &mut seen.produced)
+        loop {
+            producer.fill_waiting(|frame, since| note(tails, frame, since));
+            producer.write(now, &mut seen.produced)?;
+            // Where nobody answers, what was written has made room.
+            if !(producer.is_hungry() && producer.is_behind()) {
+                return Ok(());
+            }
+        }
     }
 
     fn serve_producer(
@@ -352,17 +381,16 @@ impl Worker {
         if flags.contains(EventFlags::OUT) {
             producer.writable();
         }
+        let mut appended = |place: usize, offset, records| match tails.get_mut(place) {
+            Some(tail) => tail.appended(offset, records, &places[place]),
+            None => Ok(()),
+        };
         if flags.intersects(READABLE) {
-            producer.read(
-                inbound,
-                places,
-                clock,
-                &mut seen.produced,
-                |place, offset, records| match tails.get_mut(place) {
-                    Some(tail) => tail.appended(offset, records, &places[place]),
-                    None => Ok(()),
-                },
-            )?;
+            producer.read(inbound, places, clock, &mut seen.produced, &mut appended)?;
+        }
+        // It is told once: what lies before the end may have been all of a read.
+        if flags.intersects(CLOSED) {
+            producer.read(inbound, places, clock, &mut seen.produced, &mut appended)?;
         }
         let now = clock();
         if round.schedule.is_none() && now < nanos(round.time) {
@@ -408,6 +436,11 @@ impl Worker {
                 }
             },
         )?;
+        if was_under_way && consumer.is_under_way() && flags.intersects(CLOSED) {
+            return Err(
+                "the broker closed a consumer's connection in the middle of an answer".to_owned(),
+            );
+        }
         if !was_under_way || consumer.is_under_way() {
             return Ok(());
         }
@@ -425,10 +458,10 @@ impl Worker {
     }
 }
 
-const READABLE: EventFlags = EventFlags::IN
-    .union(EventFlags::RDHUP)
+const CLOSED: EventFlags = EventFlags::RDHUP
     .union(EventFlags::HUP)
     .union(EventFlags::ERR);
+const READABLE: EventFlags = EventFlags::IN.union(CLOSED);
 
 /// A request is begun: its batches will be read at the offsets behind what went before.
 fn note(tails: &mut [Tail], frame: &Frame, since: Nanos) {
