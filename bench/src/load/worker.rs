@@ -478,3 +478,6 @@ fn note(tails: &mut [Tail], frame: &Frame, since: Nanos) {
 fn nanos(duration: Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
