@@ -51,7 +51,8 @@ pub enum Workload {
     /// Records that are there come out, from the start.
     Consume,
     /// Records go in at a rate, and come out where somebody waits for them: the latency
-    /// is from when a record's request was due to when the record has been read.
+    /// is from when a batch's request was due to when the batch has been read, one for
+    /// each batch.
     Tail,
     /// Producers and consumers at once.
     Mixed,
