@@ -10,13 +10,15 @@
 //!   server    |       wire      loopback
 //!             |
 //!           /proc    report     a short table or JSON, with the warnings
+//!
+//!   produce, consume, tail, mixed --> load     by a client of its own that costs little
 //! ```
 //!
-//! Every run starts its own broker, on a free port of the loopback, with its data
-//! under one folder that is empty before and after. What a figure is measured
-//! under, and what makes it worth less (a debug build, a busy machine), is said
-//! beside it. An aim that is not reached is reported, not an error: the exit status
-//! says only whether the figures could be taken.
+//! Every run starts its own broker (a load may name another with --brokers), on a free
+//! port of the loopback, with its data under one folder that is empty before and after.
+//! What a figure is measured under, and what makes it worth less (a debug build, a busy
+//! machine), is said beside it. An aim that is not reached is reported, not an error: the
+//! exit status says only whether the figures could be taken.
 
 mod broker;
 mod coordinator;
