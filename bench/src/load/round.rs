@@ -33,6 +33,9 @@ const NO_END: Duration = Duration::from_secs(24 * 3600);
 /// Above this share of late requests the latencies are the client's as much.
 const LATE_SHARE: f64 = 0.01;
 
+/// An open loop that ends so much later than it should is behind its rate.
+const BEHIND_SHARE: f64 = 0.1;
+
 pub fn run(spec: &Spec, target: &Target) -> Outcome<Vec<Measurement>> {
     spec.check()?;
     let mut layout = Layout::make(spec, target)?;
@@ -88,7 +91,7 @@ fn load(spec: &Spec, target: &Target, layout: &mut Layout) -> Outcome<Vec<Measur
             .switches_involuntary
             .saturating_sub(before.switches_involuntary),
     });
-    warnings.extend(open_loop_warnings(&seen));
+    warnings.extend(open_loop_warnings(spec, &seen));
 
     let measurement = |tally: &Tally, side: &str| Measurement {
         workload: format!("{spec}{side}"),
@@ -152,9 +155,17 @@ fn warnings(spec: &Spec, target: &Target) -> Outcome<Vec<String>> {
 }
 
 /// And what only the round shows.
-fn open_loop_warnings(seen: &Seen) -> Vec<String> {
+fn open_loop_warnings(spec: &Spec, seen: &Seen) -> Vec<String> {
     let mut warnings = Vec::new();
     let requests = seen.produced.requests + seen.given_up;
+    let over = Duration::from_nanos(seen.produced.last).saturating_sub(spec.time);
+    if spec.rate.is_some() && seen.given_up == 0 && over > spec.time.mul_f64(BEHIND_SHARE) {
+        warnings.push(format!(
+            "the last request was answered {over:.1?} after the round: this rate is more than the \
+             broker keeps with {} under way on a connection",
+            spec.in_flight
+        ));
+    }
     if seen.given_up > 0 {
         warnings.push(format!(
             "{} of {requests} requests that were due were never sent: the broker can't keep this \
