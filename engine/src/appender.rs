@@ -45,9 +45,9 @@ const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// of which is synced; so what is unsynced is bounded by this and the largest batch.
 const ROUND_BYTES_MAX: u64 = 16 << 20;
 
-/// Preallocation grows with the file: a thousand small partitions must not reserve
-/// 64 GB, a busy one should not ask for blocks a thousand times. After a kill recovery
-/// reads what is reserved, to know that it is zeros.
+/// Preallocation grows with the file, by a quarter: a thousand small partitions must not
+/// reserve 64 GB, a busy one should not ask for blocks a thousand times. After a kill
+/// recovery reads what is reserved, to know that it is zeros.
 const ALLOCATE_BYTES_MIN: u64 = 64 << 10;
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 
@@ -466,7 +466,7 @@ impl<I: Io> Appender<I> {
         if bytes_end <= allocated {
             return Ok(());
         }
-        let step = allocated.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
+        let step = (allocated / 4).clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
         let segment_bytes = self
             .config
             .borrow()
