@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// The kernel's page, in which it counts.
@@ -40,6 +41,7 @@ pub struct CachedFile(Arc<Opened>);
 
 #[derive(Debug)]
 struct Opened {
+    number: u64,
     file: fs::File,
     path: PathBuf,
 }
@@ -47,16 +49,19 @@ struct Opened {
 impl CachedFile {
     /// `file` is open for reading, without O_DIRECT; `path` is what people know it by.
     pub fn new(file: fs::File, path: PathBuf) -> CachedFile {
-        CachedFile(Arc::new(Opened { file, path }))
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let number = OPENED.fetch_add(1, Ordering::Relaxed);
+        CachedFile(Arc::new(Opened { number, file, path }))
     }
 
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Whether both are handles of the same opened file.
-    pub fn is_same(&self, other: &CachedFile) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Of all that this process opened. To remember a file by it does not keep it open: one
+    /// that was removed takes its room as long as it is.
+    pub fn number(&self) -> u64 {
+        self.0.number
     }
 
     /// Whether the range can be sent without waiting for the disk. Pages may go, or be on
@@ -75,7 +80,11 @@ impl CachedFile {
     pub fn read(&self, at: u64, into: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < into.len() {
-            match self.0.file.read_at(&mut into[filled..], at + filled as u64)? {
+            match self
+                .0
+                .file
+                .read_at(&mut into[filled..], at + filled as u64)?
+            {
                 0 => break,
                 n => filled += n,
             }
@@ -188,12 +197,7 @@ mod tests {
         let cached = CachedFile::new(file.reopen().unwrap(), file.path().to_owned());
         // SAFETY: the descriptor is open; posix_fadvise takes no memory.
         let dropped = unsafe {
-            libc::posix_fadvise(
-                file.as_file().as_raw_fd(),
-                0,
-                0,
-                libc::POSIX_FADV_DONTNEED,
-            )
+            libc::posix_fadvise(file.as_file().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED)
         };
         assert_eq!(dropped, 0);
         (file, cached)
