@@ -42,6 +42,16 @@ pub trait Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
 
+    /// As `poll_send`, where a file follows at once: the kernel may keep what is too little
+    /// for a packet of its own until then.
+    fn poll_send_before_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, slices)
+    }
+
     /// Sends from the front of a range of a file, which is best in the page cache; returns
     /// how many bytes were taken, 0 where the file ends before the range begins. Copies
     /// them, where the socket is not the kernel's.
@@ -209,13 +219,15 @@ impl Socket for TcpSocket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match send(&self.stream, slices) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            done => return Poll::Ready(done),
-        }
-        let first = slices.iter().find(|s| !s.is_empty());
-        let first = first.expect("there is something to send");
-        Pin::new(&mut self.stream).poll_write(cx, first)
+        self.poll_send_flagged(cx, slices, 0)
+    }
+
+    fn poll_send_before_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send_flagged(cx, slices, libc::MSG_MORE)
     }
 
     fn poll_send_file(
@@ -249,6 +261,23 @@ impl Socket for TcpSocket {
 
     fn close_write(&mut self) -> io::Result<()> {
         shut_down_write(&self.stream)
+    }
+}
+
+impl TcpSocket {
+    fn poll_send_flagged(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        flags: libc::c_int,
+    ) -> Poll<io::Result<usize>> {
+        match send(&self.stream, slices, flags) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+        let first = slices.iter().find(|s| !s.is_empty());
+        let first = first.expect("there is something to send");
+        Pin::new(&mut self.stream).poll_write(cx, first)
     }
 }
 
@@ -316,7 +345,7 @@ fn recv(socket: &impl AsRawFd, into: &mut BytesMut) -> io::Result<usize> {
 }
 
 /// One send of many slices, without waiting.
-fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>], flags: libc::c_int) -> io::Result<usize> {
     // SAFETY: all zero is a msghdr that names nothing.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // IoSlice has the layout of iovec (std promises it on Unix); sendmsg does not write
@@ -330,7 +359,7 @@ fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             libc::sendmsg(
                 socket.as_raw_fd(),
                 &message,
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
             )
         };
         match usize::try_from(n) {

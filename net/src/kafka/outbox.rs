@@ -116,14 +116,22 @@ impl<I: Io> Outbox<I> {
     ) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); SLICES_A_SEND];
         let mut used = 0;
+        let mut before_file = false;
         let parts = self.parts.iter().filter(|part| !part.is_empty());
         for (slice, part) in slices.iter_mut().zip(parts) {
-            let Some(bytes) = part.in_memory() else { break };
+            let Some(bytes) = part.in_memory() else {
+                before_file = true;
+                break;
+            };
             let from = if used == 0 { self.sent } else { 0 };
             *slice = IoSlice::new(&bytes[from..]);
             used += 1;
         }
-        socket.poll_send(cx, &slices[..used])
+        if before_file {
+            socket.poll_send_before_file(cx, &slices[..used])
+        } else {
+            socket.poll_send(cx, &slices[..used])
+        }
     }
 
     fn poll_send_file<S: Socket>(
@@ -144,6 +152,8 @@ impl<I: Io> Outbox<I> {
                 self.loaded = None;
                 Poll::Ready(Ok(taken))
             }
+            // The disk's, and not the socket's.
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => Poll::Ready(Err(told(piece, e))),
             Err(e) => Poll::Ready(Err(e)),
         }
     }
