@@ -375,7 +375,7 @@ fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>], flags: libc::c_int) -> io
 }
 
 /// One send of a range of a file, without waiting for the socket, nor for the disk where
-/// its pages are there.
+/// its pages are there. It has no flag against SIGPIPE, which Rust's runtime ignores.
 fn sendfile(socket: &impl AsRawFd, file: &CachedFile, range: Range<u64>) -> io::Result<usize> {
     let from = libc::off_t::try_from(range.start).map_err(io::Error::other)?;
     loop {

@@ -66,7 +66,7 @@ impl CachedFile {
 
     /// Whether the range can be sent without waiting for the disk. Pages may go, or be on
     /// their way: all must be in the cache, and the first and last filled. Two or three
-    /// system calls, none of which waits.
+    /// system calls, none of which waits; but who finds nothing may have begun to read.
     pub fn is_resident(&self, range: Range<u64>) -> bool {
         if range.is_empty() {
             return true;
@@ -187,6 +187,7 @@ impl AsFd for CachedFile {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::time::{Duration, Instant};
 
     /// On the disk and not in the cache.
     fn cold(len: usize) -> (tempfile::NamedTempFile, CachedFile) {
@@ -195,19 +196,27 @@ mod tests {
         file.write_all(&vec![7; len]).unwrap();
         file.as_file().sync_all().unwrap();
         let cached = CachedFile::new(file.reopen().unwrap(), file.path().to_owned());
-        // SAFETY: the descriptor is open; posix_fadvise takes no memory.
-        let dropped = unsafe {
-            libc::posix_fadvise(file.as_file().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED)
-        };
-        assert_eq!(dropped, 0);
+        let until = Instant::now() + Duration::from_secs(30);
+        // It may leave pages alone that something else has in hand.
+        while cached.is_resident(0..len as u64) {
+            assert!(Instant::now() < until, "the pages stay");
+            // SAFETY: the descriptor is open; posix_fadvise takes no memory.
+            let dropped = unsafe {
+                libc::posix_fadvise(
+                    file.as_file().as_raw_fd(),
+                    0,
+                    0,
+                    libc::POSIX_FADV_DONTNEED,
+                )
+            };
+            assert_eq!(dropped, 0);
+        }
         (file, cached)
     }
 
     #[test]
     fn pages_are_there_once_they_were_loaded() {
         let (_file, cached) = cold((3 << 20) + 10);
-        assert!(!cached.is_resident(0..3 << 20));
-        assert_eq!(cached.read_resident(2 << 20, &mut [0; 8]), None);
         cached.load(5000..(3 << 20) + 10).unwrap();
         assert!(cached.is_resident(5000..(3 << 20) + 10));
         let mut some = [0; 8];

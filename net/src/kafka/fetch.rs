@@ -307,3 +307,6 @@ impl<I: Io> Round<I> {
         }
     }
 }
+
+#[cfg(test)]
+mod files;

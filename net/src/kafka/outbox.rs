@@ -46,9 +46,9 @@ pub struct Outbox<I: Io> {
     /// What is left of all parts.
     pub(super) bytes: usize,
     loads: Vec<Load>,
-    /// The window that was loaded last for being needed, and nothing was sent since. Where
-    /// it is not there even so (a file system that caches nothing, a kernel that can't
-    /// say), it is sent all the same.
+    /// The window that was loaded, and sending was not tried since. Where it is not there
+    /// even so (a file system that caches nothing, a kernel that can't say), it is sent all
+    /// the same.
     loaded: Option<Range<u64>>,
     /// Up to where files were loaded ahead lately, by their numbers.
     ahead: VecDeque<(u64, u64)>,
@@ -141,17 +141,18 @@ impl<I: Io> Outbox<I> {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let at = piece.from + self.sent as u64;
-        let window = at..piece.to.min(at + WINDOW_BYTES);
+        // Windows lie where they were loaded, also where a send ended inside of one.
+        let windows = self.sent as u64 / WINDOW_BYTES + 1;
+        let window = at..piece.to.min(piece.from + windows * WINDOW_BYTES);
         if let Err(e) = ready!(self.poll_loaded(piece, &window, cx)) {
             return Poll::Ready(Err(told(piece, e)));
         }
         self.load_ahead(piece, &window, cx);
+        // Pages may go while the socket is full: then it is seen to anew.
+        self.loaded = None;
         match ready!(socket.poll_send_file(cx, &piece.file, window)) {
             Ok(0) => Poll::Ready(Err(told(piece, ends_within(at)))),
-            Ok(taken) => {
-                self.loaded = None;
-                Poll::Ready(Ok(taken))
-            }
+            Ok(taken) => Poll::Ready(Ok(taken)),
             // The disk's, and not the socket's.
             Err(e) if e.raw_os_error() == Some(libc::EIO) => Poll::Ready(Err(told(piece, e))),
             Err(e) => Poll::Ready(Err(e)),
