@@ -202,12 +202,7 @@ mod tests {
             assert!(Instant::now() < until, "the pages stay");
             // SAFETY: the descriptor is open; posix_fadvise takes no memory.
             let dropped = unsafe {
-                libc::posix_fadvise(
-                    file.as_file().as_raw_fd(),
-                    0,
-                    0,
-                    libc::POSIX_FADV_DONTNEED,
-                )
+                libc::posix_fadvise(file.as_file().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED)
             };
             assert_eq!(dropped, 0);
         }

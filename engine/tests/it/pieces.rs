@@ -5,7 +5,6 @@
 use crate::world::{batch, value};
 use klamm_engine::batch::stamp;
 use klamm_engine::config::LogConfig;
-use klamm_engine::io::Io;
 use klamm_engine::io::glommio::GlommioIo;
 use klamm_engine::io::glommio::probe;
 use klamm_engine::io::glommio::runtime::{self, RuntimeConfig};
@@ -153,7 +152,7 @@ async fn check(
 fn random_appends_and_reads_give_what_was_appended() {
     for seed in [1, 2, 3] {
         on_shard(async move |io, dir| {
-            let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+            let mut random = Random(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed));
             let (mut log, mut seen) = (Appended::new(), Seen::default());
             for life in 0..3 {
                 let partition = open(&io, &dir, life > 0).await;

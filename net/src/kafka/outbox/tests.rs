@@ -56,7 +56,12 @@ fn meet(
             let address = listener.local_addr().unwrap();
             let client = std::thread::spawn(move || client(TcpStream::connect(address).unwrap()));
             let (socket, _) = listener.accept().await.unwrap();
-            server(io, dir, socket).await;
+            server(io.clone(), dir, socket).await;
+            // The shard goes on meanwhile: what it waited for at the socket keeps that open
+            // until the ring has let go of it.
+            while !client.is_finished() {
+                io.sleep(std::time::Duration::from_millis(1)).await;
+            }
             client.join().unwrap();
         },
     );
