@@ -38,6 +38,7 @@ pub mod group;
 pub mod guard;
 pub mod hosted;
 pub mod limits;
+mod outbox;
 pub mod route;
 pub mod server;
 pub mod turns;

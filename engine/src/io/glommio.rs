@@ -17,13 +17,14 @@ pub mod probe;
 pub mod runtime;
 pub mod termination;
 
+use super::page_cache::CachedFile;
 use super::{BLOCK, Buf, Entry, File, Io, Open, beside};
 use crate::units::{Nanos, TimestampMs};
 use futures_channel::oneshot;
 use glommio::io::{DmaBuffer, DmaFile, ReadResult};
 use glommio::timer::Timer;
 use glommio::{GlommioError, allocate_dma_buffer_global, executor, spawn_local_into};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs;
 use std::future::Future;
 use std::io::{self, Result, Write};
@@ -53,7 +54,13 @@ pub struct GlommioIo(
 );
 
 /// A file opened for direct I/O.
-pub struct GlommioFile(DmaFile);
+pub struct GlommioFile(DmaFile, Cached);
+
+/// The same file without O_DIRECT, opened when it is first asked for.
+struct Cached {
+    path: PathBuf,
+    opened: OnceCell<CachedFile>,
+}
 
 /// Memory that the kernel reads from, aligned to 4,096. Large ones are used again: a fresh
 /// one costs the kernel a fault for each page, and us the zeros that make it readable.
@@ -157,7 +164,12 @@ impl Io for GlommioIo {
             })
             .await?;
         device::learn(self, &held, path).await?;
-        device::open_held(&held).await.map(GlommioFile)
+        let file = device::open_held(&held).await?;
+        let cached = Cached {
+            path: path.to_owned(),
+            opened: OnceCell::new(),
+        };
+        Ok(GlommioFile(file, cached))
     }
 
     async fn create_dir_all(&self, path: &Path) -> Result<()> {
@@ -193,6 +205,15 @@ impl Io for GlommioIo {
         let beside = beside(path)?;
         self.on_path(path, move |path| replace_file(path, &beside, &bytes))
             .await
+    }
+
+    fn load_pages(
+        &self,
+        file: &CachedFile,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<()>> + 'static {
+        let (io, file) = (self.clone(), file.clone());
+        async move { io.blocking(move || file.load(range)).await }
     }
 
     fn now(&self) -> Nanos {
@@ -328,6 +349,21 @@ impl File for GlommioFile {
 
     async fn len(&self) -> Result<u64> {
         self.len_now()
+    }
+
+    async fn cached(&self) -> Result<Option<CachedFile>> {
+        if let Some(cached) = self.1.opened.get() {
+            return Ok(Some(cached.clone()));
+        }
+        // By the descriptor, as the name may be gone by now.
+        let (held, path) = (self.duplicate()?, self.1.path.clone());
+        let open = move || {
+            let name = format!("/proc/self/fd/{}", held.as_raw_fd());
+            Ok(CachedFile::new(fs::File::open(name)?, path))
+        };
+        let opened = GlommioIo::new().blocking(open).await?;
+        // Another reader may have been quicker; then its handle is the one.
+        Ok(Some(self.1.opened.get_or_init(|| opened).clone()))
     }
 }
 

@@ -4,6 +4,7 @@ mod crashes;
 mod damage;
 mod leading;
 mod model;
+mod pieces;
 mod simulation;
 mod stories;
 mod takeover;

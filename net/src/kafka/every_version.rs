@@ -117,7 +117,7 @@ impl Front {
         };
         let whole: Vec<u8> = parts
             .iter()
-            .flat_map(|part| part.as_slice().to_vec())
+            .flat_map(|part| part.in_memory().unwrap().to_vec())
             .collect();
         let mut bytes = Bytes::from(whole);
         let size = bytes::Buf::get_i32(&mut bytes);
