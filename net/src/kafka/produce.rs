@@ -33,7 +33,7 @@ use kafka_protocol::protocol::StrBytes;
 use klamm_engine::io::Io;
 use klamm_engine::partition::{Appended, Partition};
 use klamm_engine::profile::Round;
-use klamm_engine::units::{PartitionId, ShardId};
+use klamm_engine::units::{Nanos, PartitionId, ShardId};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
@@ -115,17 +115,19 @@ fn handle<I: Io>(
         .into_iter()
         .map(|(shard, batches)| {
             let slots: Vec<usize> = batches.iter().map(|b| b.slot).collect();
+            let is_here = shard == ctx.local.cores.here();
+            let since = ctx.watch.started_at().filter(|_| is_here);
             let done = ctx
                 .local
-                .on(shard, move |local| append(local, batches, timeout));
-            done.map(move |done| (shard, slots, done))
+                .on(shard, move |local| append(local, batches, timeout, since));
+            done.map(move |done| (is_here, slots, done))
         })
         .collect();
     async move {
-        for (shard, slots, done) in join_all(appends).await {
+        for (is_here, slots, done) in join_all(appends).await {
             match done {
                 Ok((results, stay)) => {
-                    ctx.watch.stayed(stay, shard != ctx.local.cores.here());
+                    ctx.watch.stayed(stay, !is_here);
                     for (slot, outcome) in results {
                         outcomes[slot] = Some(outcome);
                     }
@@ -178,8 +180,9 @@ fn append<I: Io>(
     local: Rc<Local<I>>,
     batches: Vec<Batch>,
     timeout: Duration,
+    since: Option<Nanos>,
 ) -> impl Future<Output = (Vec<(usize, Outcome)>, Stay)> + 'static {
-    let mut stay = Stay::arrived(&local);
+    let mut stay = Stay::arrived(&local, since);
     let mut results = Vec::with_capacity(batches.len());
     let mut waiting = Vec::new();
     for Batch { slot, id, bytes } in batches {

@@ -16,10 +16,10 @@
 //! |---|---|
 //! | `queue` | the frame is whole -> its handler starts (the budget's wait is in it) |
 //! | `hop` | to the home shard and back |
-//! | `append` | records checked, stamped and copied into a chunk |
+//! | `append` | records decoded, checked, stamped and copied into a chunk |
 //! | `write`, `sync` | the share of the round's that was waited for |
 //! | `wait` | everything else that was waited for: others' rounds, records to come, an earlier fetch's answer, the coordinator |
-//! | `handle` | what is left: decoding, looking up, reading, encoding |
+//! | `handle` | what is left: looking up, reading, encoding |
 //! | `send` | the answer is ready -> its last byte is the kernel's |
 //!
 //! The parts never overlap (where shards work side by side, time that was counted is not

@@ -4,8 +4,9 @@
 //!   starting --known--> Context --part(..), stayed(..), waiting(..)--> answered --sent-->
 //! ```
 //!
-//! A watch that is off does nothing and reads no clock. A request costs five reads of it,
-//! and two more where it crosses to another shard.
+//! A watch that is off does nothing and reads no clock. One that is on costs a produce
+//! four reads of it, and two more where it crosses to another shard: what the connection
+//! has read anyway for its own deadlines is used again.
 
 use super::{Part, Parts, Recorder};
 use crate::kafka::context::{Local, Peer};
@@ -167,6 +168,11 @@ impl<I: Io> Watch<I> {
         }
     }
 
+    /// Where it stays on its shard: from when on.
+    pub fn started_at(&self) -> Option<Nanos> {
+        self.0.as_ref().map(|request| request.started)
+    }
+
     /// Its answer is ready; those before it may not be.
     pub fn answered(&self) {
         if let Some(request) = &self.0 {
@@ -232,9 +238,10 @@ struct Moments {
 }
 
 impl Stay {
-    pub fn arrived<I: Io>(local: &Local<I>) -> Stay {
+    /// `since`: when the request started, where that was on this very shard.
+    pub fn arrived<I: Io>(local: &Local<I>, since: Option<Nanos>) -> Stay {
         Stay(local.profile.is_on().then(|| {
-            let now = local.io.now();
+            let now = since.unwrap_or_else(|| local.io.now());
             Moments {
                 arrived: now,
                 appended: now,
