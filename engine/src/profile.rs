@@ -103,6 +103,13 @@ impl StoreProfile {
     }
 }
 
+/// A batch, and where it ends.
+struct Taken {
+    end: Offset,
+    records: u64,
+    bytes: u64,
+}
+
 /// Batches, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Amount {
@@ -114,8 +121,9 @@ struct Amount {
 #[derive(Default)]
 pub struct LogProfile {
     store: Option<Rc<StoreProfile>>,
-    /// Batches that are dirty: where each ends, and its bytes.
-    dirty: RefCell<VecDeque<(Offset, u64)>>,
+    /// Batches that are dirty. They are counted a round at a time: the histograms are
+    /// then in the core's cache for all but the first.
+    dirty: RefCell<VecDeque<Taken>>,
     /// What is stable and not known to be committed.
     stable: Cell<Amount>,
     written: Cell<Span>,
@@ -141,11 +149,15 @@ impl LogProfile {
 
     /// A batch was taken, and ends before `end`.
     pub fn appended(&self, end: Offset, records: i64, bytes: u64) {
-        let Some(store) = &self.store else { return };
-        self.dirty.borrow_mut().push_back((end, bytes));
-        let mut all = store.series.borrow_mut();
-        all.batch_bytes.record(bytes);
-        all.batch_records.record(records.max(0).unsigned_abs());
+        if self.store.is_some() {
+            let records = records.max(0).unsigned_abs();
+            let taken = Taken {
+                end,
+                records,
+                bytes,
+            };
+            self.dirty.borrow_mut().push_back(taken);
+        }
     }
 
     /// A round begins to be written. What it returns goes to [`LogProfile::written`].
@@ -162,14 +174,16 @@ impl LogProfile {
         let span = Span { from, to: io.now() };
         self.written.set(span);
         let mut amount = self.stable.get();
+        let mut all = store.series.borrow_mut();
         let mut dirty = self.dirty.borrow_mut();
-        while dirty.front().is_some_and(|(end, _)| *end <= stable) {
-            let (_, bytes) = dirty.pop_front().expect("just seen");
+        while dirty.front().is_some_and(|taken| taken.end <= stable) {
+            let taken = dirty.pop_front().expect("just seen");
             amount.batches += 1;
-            amount.bytes += bytes;
+            amount.bytes += taken.bytes;
+            all.batch_bytes.record(taken.bytes);
+            all.batch_records.record(taken.records);
         }
         self.stable.set(amount);
-        let mut all = store.series.borrow_mut();
         all.write.record(span.to.0 - span.from.0);
         all.write_bytes.record(bytes);
     }

@@ -97,6 +97,19 @@ pub const PARTS: [(Part, &str); 8] = [
     (Part::Send, "send"),
 ];
 
+/// So many requests are counted together: a histogram's lines are far apart, and to
+/// fetch ten of them into the core's cache for each request costs more than all else.
+const COUNTED_TOGETHER: usize = 256;
+
+/// A request that is over.
+struct Ended {
+    api: &'static Api,
+    total: u64,
+    parts: Parts,
+    bytes: usize,
+    answer_bytes: usize,
+}
+
 /// A request's nanoseconds by part.
 pub(crate) type Parts = [u64; PARTS.len()];
 
@@ -105,6 +118,8 @@ pub struct Recorder<I: Io> {
     io: I,
     settings: Settings,
     began: Nanos,
+    /// Those that are not yet counted, fewer than [`COUNTED_TOGETHER`].
+    ended: RefCell<Vec<Ended>>,
     /// By the API's key; made at its first request.
     apis: RefCell<Vec<Option<Box<OfApi>>>>,
     /// How late timers fire, and how late tasks that could run do.
@@ -154,6 +169,7 @@ impl<I: Io> Recorder<I> {
             began: io.now(),
             io,
             settings,
+            ended: RefCell::new(Vec::with_capacity(COUNTED_TOGETHER)),
             apis: RefCell::default(),
             timer: RefCell::new(Series::new(Unit::Nanos)),
             turn: RefCell::new(Series::new(Unit::Nanos)),
@@ -173,31 +189,42 @@ impl<I: Io> Recorder<I> {
         }
     }
 
-    /// A request is over: its answer of so many bytes is the kernel's.
-    fn record(&self, api: &'static Api, total: u64, parts: &Parts, bytes: usize, answer: usize) {
+    /// A request is over: its answer is the kernel's.
+    fn record(&self, ended: Ended) {
         if !self.settings.histograms {
             return;
         }
+        let mut together = self.ended.borrow_mut();
+        together.push(ended);
+        if together.len() == COUNTED_TOGETHER {
+            self.count(&mut together);
+        }
+    }
+
+    fn count(&self, together: &mut Vec<Ended>) {
         let mut apis = self.apis.borrow_mut();
-        let at = usize::from(api.key.unsigned_abs());
-        if apis.len() <= at {
-            apis.resize_with(at + 1, || None);
-        }
-        let of = apis[at].get_or_insert_with(|| Box::new(OfApi::new(api.name)));
-        of.total.record(total);
-        for (series, nanos) in of.parts.iter_mut().zip(parts) {
-            if *nanos > 0 {
-                let series = series.get_or_insert_with(|| Series::new(Unit::Nanos));
-                series.record(*nanos);
+        for ended in together.drain(..) {
+            let at = usize::from(ended.api.key.unsigned_abs());
+            if apis.len() <= at {
+                apis.resize_with(at + 1, || None);
             }
+            let of = apis[at].get_or_insert_with(|| Box::new(OfApi::new(ended.api.name)));
+            of.total.record(ended.total);
+            for (series, nanos) in of.parts.iter_mut().zip(&ended.parts) {
+                if *nanos > 0 {
+                    let series = series.get_or_insert_with(|| Series::new(Unit::Nanos));
+                    series.record(*nanos);
+                }
+            }
+            of.request_bytes.record(ended.bytes as u64);
+            of.answer_bytes.record(ended.answer_bytes as u64);
         }
-        of.request_bytes.record(bytes as u64);
-        of.answer_bytes.record(answer as u64);
     }
 
     /// This shard's histograms as they are. Other tasks have their turn between groups:
     /// a group is some 300 KiB to copy.
     async fn copied(&self, store: Option<&Rc<StoreProfile>>) -> Snapshot {
+        self.count(&mut self.ended.borrow_mut());
         let mut entries = Vec::new();
         let count = self.apis.borrow().len();
         for at in 0..count {

@@ -127,6 +127,21 @@ fn produces_that_share_rounds_are_explained_too() {
 }
 
 #[test]
+fn those_that_are_counted_together_are_all_counted() {
+    let front = Front::of_shards(1, Limits::default());
+    front.sim.run(async {
+        let client = front.connect();
+        let wanted = COUNTED_TOGETHER + 7;
+        for _ in 0..wanted {
+            client.call(0, &ApiVersionsRequest::default()).await;
+        }
+        assert_eq!(front.local.profile.ended.borrow().len(), 7);
+        let snapshot = snapshot(&front.local).await;
+        assert_eq!(of(&snapshot, "ApiVersions", "total").0, wanted as u64);
+    });
+}
+
+#[test]
 fn a_fetch_that_waits_says_so() {
     run(|front, client| async move {
         client.call(11, &fetch(0, 250)).await;
@@ -196,7 +211,7 @@ fn a_recorder_that_is_off_says_so_and_keeps_nothing() {
     watch.known(crate::kafka::route::lookup(0).expect("Produce"), None);
     watch.answered();
     watch.sent(None, 0);
-    assert!(recorder.apis.borrow().is_empty());
+    assert!(recorder.apis.borrow().is_empty() && recorder.ended.borrow().is_empty());
 }
 
 #[test]
@@ -205,7 +220,7 @@ fn a_late_shard_is_seen() {
     front.sim.run(async {
         let io = &front.local.io;
         io.spawn(watch_stalls(front.local.profile.clone()));
-        io.sleep(Duration::from_secs(1)).await;
+        io.sleep(Duration::from_secs(5)).await;
         let snapshot = snapshot(&front.local).await;
         let (timers, turns) = (
             of(&snapshot, "shard", "timer").0,

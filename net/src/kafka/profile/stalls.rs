@@ -12,9 +12,9 @@ use klamm_engine::io::Io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Often enough to see in a minute what happens once a second; fifty wake-ups a second
-/// are a thousandth of a core.
-const EVERY: Duration = Duration::from_millis(20);
+/// Often enough to see in minutes what happens every few seconds, and no stall of more
+/// than this is missed; ten wake-ups a second are not felt, on an idle shard neither.
+const EVERY: Duration = Duration::from_millis(100);
 
 /// For as long as the shard runs.
 pub async fn watch_stalls<I: Io>(recorder: Rc<Recorder<I>>) {

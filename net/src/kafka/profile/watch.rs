@@ -8,7 +8,7 @@
 //! four reads of it, and two more where it crosses to another shard: what the connection
 //! has read anyway for its own deadlines is used again.
 
-use super::{Part, Parts, Recorder};
+use super::{Ended, Part, Parts, Recorder};
 use crate::kafka::context::{Local, Peer};
 use crate::kafka::cores::Gone;
 use crate::kafka::route::Api;
@@ -207,8 +207,16 @@ impl<I: Io> Request<I> {
         let counted: u64 = self.parts.get().iter().sum();
         self.count(Part::Handle, total.saturating_sub(counted));
         let parts = self.parts.get();
-        self.recorder
-            .record(known.api, total, &parts, self.bytes, answer_bytes);
+        self.recorder.record(Ended {
+            api: known.api,
+            total,
+            parts,
+            bytes: self.bytes,
+            answer_bytes,
+        });
+        if !self.recorder.slow.is_on() {
+            return;
+        }
         self.recorder.slow.consider(
             sent,
             total,
