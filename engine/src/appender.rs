@@ -792,7 +792,10 @@ impl<I: Io> State<I> {
             return;
         };
         let held_bytes = filling.buf.len();
-        filling.buf.shrink(filling.used.next_multiple_of(BLOCK));
+        let padded = filling.used.next_multiple_of(BLOCK);
+        filling.buf.shrink(padded);
+        // The buffer comes with what it was used for before.
+        filling.buf.as_mut()[filling.used..].fill(0);
         let block = filling.used / BLOCK * BLOCK;
         self.head.clear();
         self.head

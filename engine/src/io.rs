@@ -54,7 +54,8 @@ pub trait Io: Clone + 'static {
 
     // -- disk
 
-    /// A zeroed buffer for a write; `len` is a multiple of [`BLOCK`].
+    /// A buffer for a write; `len` is a multiple of [`BLOCK`]. What is in it may be left
+    /// from an earlier use: whoever writes it fills it whole.
     fn alloc(&self, len: usize) -> Self::Buf;
 
     /// Opens a file for direct reads and writes.

@@ -23,7 +23,7 @@ use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::index::SegmentBounds;
 use crate::index_files;
-use crate::io::{BLOCK, File, Io, Open, write_whole};
+use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
 use crate::mark::{self, Mark};
 use crate::producer::ProducerState;
 use crate::scan::{Stretch, WalkEnd, valid_behind, walk};
@@ -295,8 +295,9 @@ impl<I: Io> Recovery<'_, I> {
         let file = self.io.open(&path, Open::New).await.map_err(failed)?;
         // Written once and synced, so that later writes find their block and cost no
         // metadata. Zeros are no mark.
-        let zeros = Rc::new(self.io.alloc(BLOCK));
-        write_whole(self.io, &file, zeros, 0)
+        let mut zeros = self.io.alloc(BLOCK);
+        zeros.as_mut().fill(0);
+        write_whole(self.io, &file, Rc::new(zeros), 0)
             .await
             .map_err(failed)?;
         file.fdatasync().await.map_err(failed)?;

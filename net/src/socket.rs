@@ -137,7 +137,7 @@ impl Connect for Connector {
 
 pub struct TcpSocket {
     stream: TcpStream,
-    /// glommio watches the descriptor for us: it need not be tried before that says so.
+    /// glommio watches the descriptor for us, or is to: it need not be tried before.
     awaits_bytes: bool,
 }
 
@@ -147,9 +147,14 @@ const BETWEEN_BYTES: usize = 512;
 impl Socket for TcpSocket {
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         if !self.awaits_bytes {
+            let room = into.capacity() - into.len();
             match recv(&self.stream, into) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
+                done => {
+                    // Less than there was room for was all: the next try is glommio's.
+                    self.awaits_bytes = matches!(done, Ok(n) if n < room);
+                    return Poll::Ready(done);
+                }
             }
         }
         let mut between = [0; BETWEEN_BYTES];
@@ -160,7 +165,8 @@ impl Socket for TcpSocket {
                 Poll::Pending
             }
             Poll::Ready(done) => {
-                self.awaits_bytes = false;
+                // After less than it has room for it watches already.
+                self.awaits_bytes = matches!(done, Ok(n) if n < room);
                 Poll::Ready(done.inspect(|n| into.extend_from_slice(&between[..*n])))
             }
         }

@@ -250,8 +250,8 @@ impl<I: Io, S: Socket> Connection<I, S> {
             let len = match front {
                 Front::Whole { len } => len,
                 Front::Partial { len, have } => {
-                    if have >= CLAIM_HEARD_FROM {
-                        self.poll_permit(cx, len);
+                    if have >= CLAIM_HEARD_FROM && self.poll_permit(cx, len) {
+                        self.frames.grant();
                     }
                     return moved;
                 }
