@@ -25,6 +25,7 @@ use crate::error::Offline;
 use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
 use crate::mark::{self, Mark};
 use crate::marker::Marker;
+use crate::profile::LogProfile;
 use crate::segment::{LogPosition, Segment, file_name};
 use crate::signal::Signal;
 use crate::tail::{Chunk, Tail, TailCache};
@@ -66,6 +67,8 @@ pub struct Appender<I: Io> {
     tail: Rc<Tail<I>>,
     tail_cache: Rc<TailCache<I>>,
     marker: Marker<I>,
+    /// What rounds and syncs take.
+    pub profile: LogProfile,
     /// Wakes when stable or committed moved, when the log went offline or fell idle.
     pub progress: Rc<Signal>,
     state: RefCell<State<I>>,
@@ -134,6 +137,7 @@ pub struct Resume<I: Io> {
     pub mark_file: Rc<I::File>,
     /// What the mark on disk says, if there is one.
     pub marked: Option<Mark>,
+    pub profile: LogProfile,
 }
 
 impl<I: Io> Appender<I> {
@@ -159,6 +163,7 @@ impl<I: Io> Appender<I> {
             tail,
             tail_cache,
             marker,
+            profile: resume.profile,
             progress: Signal::new(),
             state: RefCell::new(State {
                 newest: resume.open.clone(),
@@ -376,6 +381,8 @@ impl<I: Io> Appender<I> {
             .last()
             .map_or(BytePos::ZERO, |c| c.start.plus(c.buf.len() as u64));
         if !round.chunks.is_empty() {
+            let writing = self.profile.writing(&self.io);
+            let bytes = round.chunks.iter().map(|c| c.buf.len() as u64).sum();
             self.reserve(&round.segment, &file, bytes_end.0).await?;
             let mark = self.mark_of(self.committed());
             if !self.marker.covers(round.segment.base, bytes_end) {
@@ -399,6 +406,7 @@ impl<I: Io> Appender<I> {
                 self.tail_cache.add(&self.tail, chunk);
             }
             let whole = round.whole;
+            self.profile.written(&self.io, writing, whole.offset, bytes);
             self.advance(|state| {
                 assert!(state.stable.offset <= whole.offset && whole.offset <= state.dirty.offset);
                 state.stable = whole;
@@ -433,10 +441,12 @@ impl<I: Io> Appender<I> {
 
     async fn sync(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
         let stable = self.stable();
+        let syncing = self.profile.syncing(&self.io);
         let file = self.file_of(segment);
         file.fdatasync()
             .await
             .map_err(|e| Offline::failed("sync", &segment.path, e))?;
+        self.profile.synced(&self.io, syncing);
         self.advance(|state| {
             assert!(state.committed.offset <= stable.offset);
             state.committed = stable;

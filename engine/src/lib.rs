@@ -38,6 +38,7 @@ pub mod mark;
 mod marker;
 pub mod partition;
 pub mod producer;
+pub mod profile;
 pub mod reader;
 pub mod record;
 pub mod recovery;

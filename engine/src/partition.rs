@@ -24,6 +24,7 @@ use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::io::Io;
 use crate::producer::{Check, ProducerState, SequenceError};
+use crate::profile::{LogProfile, Round};
 use crate::reader::Hints;
 use crate::recovery::{self, EPOCHS_FILE_NAME};
 use crate::segment::{LogPosition, Segment, file_name};
@@ -143,6 +144,19 @@ impl<I: Io> Partition<I> {
         options: OpenOptions,
         tail_cache: Rc<TailCache<I>>,
     ) -> Result<Rc<Partition<I>>, Offline> {
+        let profile = LogProfile::default();
+        Partition::open_profiled(io, dir, config, options, tail_cache, profile).await
+    }
+
+    /// The same, with something to report into.
+    pub async fn open_profiled(
+        io: I,
+        dir: PathBuf,
+        config: LogConfig,
+        options: OpenOptions,
+        tail_cache: Rc<TailCache<I>>,
+        profile: LogProfile,
+    ) -> Result<Rc<Partition<I>>, Offline> {
         let mut opened = recovery::open(&io, &dir, &config, options.clean).await?;
         // A folder that was taken over may know later epochs than our coordinator does. Epochs
         // never fall along a log: followers and consumers cut by them.
@@ -162,6 +176,7 @@ impl<I: Io> Partition<I> {
             file_len: opened.file_len,
             mark_file: opened.mark_file,
             marked: opened.marked,
+            profile,
         };
         let appender = Appender::new(
             io.clone(),
@@ -283,6 +298,13 @@ impl<I: Io> Partition<I> {
         log.producers.apply(header);
         self.appender
             .append(&segment, [header.as_bytes(), records], segment.end());
+        let (end, bytes) = (
+            header.next_offset(),
+            header.as_bytes().len() + records.len(),
+        );
+        self.appender
+            .profile
+            .appended(end, end.0 - base_offset.0, bytes as u64);
         Appended {
             base_offset,
             next_offset: header.next_offset(),
@@ -299,6 +321,13 @@ impl<I: Io> Partition<I> {
         upto: Offset,
     ) -> impl Future<Output = Result<(), Offline>> + 'static {
         self.appender.acknowledged(upto)
+    }
+
+    /// How the newest records that are acknowledged came to be so: asked at once after
+    /// [`Partition::acknowledged`], it is of the round that was waited for.
+    pub fn round(&self) -> Round {
+        let committed = self.config.borrow().acks_committed();
+        self.appender.profile.round(committed)
     }
 
     /// Resolves once a reader can see more than `offset`, or the partition is offline or

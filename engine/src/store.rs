@@ -13,6 +13,7 @@ use crate::config::LogConfig;
 use crate::error::{Offline, OfflineReason};
 use crate::io::Io;
 use crate::partition::{OpenOptions, Partition};
+use crate::profile::{LogProfile, StoreProfile};
 use crate::sealed_text;
 use crate::signal::Signal;
 use crate::tail::TailCache;
@@ -39,6 +40,7 @@ pub struct Store<I: Io> {
     data: PathBuf,
     clean: bool,
     tail_cache: Rc<TailCache<I>>,
+    profile: Option<Rc<StoreProfile>>,
     partitions: RefCell<HashMap<PartitionId, Entry<I>>>,
     opening: RefCell<HashSet<PartitionId>>,
     opened: Rc<Signal>,
@@ -96,11 +98,23 @@ impl<I: Io> Drop for Opening<'_, I> {
 impl<I: Io> Store<I> {
     /// `clean`: the broker that used DATA before stopped in order.
     pub fn new(io: I, data: PathBuf, clean: bool, tail_bytes: usize) -> Rc<Store<I>> {
+        Store::profiled(io, data, clean, tail_bytes, None)
+    }
+
+    /// The same, with something that the partitions report into.
+    pub fn profiled(
+        io: I,
+        data: PathBuf,
+        clean: bool,
+        tail_bytes: usize,
+        profile: Option<Rc<StoreProfile>>,
+    ) -> Rc<Store<I>> {
         Rc::new(Store {
             io,
             data,
             clean,
             tail_cache: TailCache::new(tail_bytes),
+            profile,
             partitions: RefCell::default(),
             opening: RefCell::default(),
             opened: Signal::new(),
@@ -114,6 +128,10 @@ impl<I: Io> Store<I> {
 
     pub fn tail_cache(&self) -> &Rc<TailCache<I>> {
         &self.tail_cache
+    }
+
+    pub fn profile(&self) -> Option<&Rc<StoreProfile>> {
+        self.profile.as_ref()
     }
 
     pub fn get(&self, id: &PartitionId) -> Option<Entry<I>> {
@@ -233,12 +251,13 @@ impl<I: Io> Store<I> {
             leader_epoch: spec.leader_epoch,
         };
         let cache = self.tail_cache.clone();
-        let partition = Partition::open(
+        let partition = Partition::open_profiled(
             self.io.clone(),
             dir.clone(),
             spec.config.clone(),
             options,
             cache,
+            LogProfile::new(self.profile.clone()),
         )
         .await?;
         if known != Some((spec.id.topic, true)) {

@@ -21,6 +21,7 @@ use crate::kafka::context::{Local, Peer};
 use crate::kafka::frame::{Frames, Front};
 use crate::kafka::limits::{Acquire, Permit};
 use crate::kafka::outbox::Outbox;
+use crate::kafka::profile::{Departures, Watch};
 use crate::kafka::route::{self, Answering};
 use crate::kafka::turns::Turns;
 use crate::socket::Socket;
@@ -83,6 +84,9 @@ pub struct Connection<I: Io, S> {
     outbox: Outbox<I>,
     /// Of [`SEND_BYTES_A_POLL`].
     send_left: usize,
+    departures: Departures<I>,
+    /// When the frames that are whole became so.
+    received_at: Nanos,
     /// The budget for the frame at the front, once it has it.
     permit: Option<Permit>,
     acquire: Option<Acquire>,
@@ -108,6 +112,8 @@ impl<I: Io, S: Socket> Connection<I, S> {
             turns: Turns::default(),
             outbox: Outbox::new(local.io.clone()),
             send_left: 0,
+            departures: Departures::default(),
+            received_at: local.io.now(),
             permit: None,
             acquire: None,
             ending: None,
@@ -190,7 +196,8 @@ impl<I: Io, S: Socket> Connection<I, S> {
     fn collect(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while self.outbox.bytes < self.local.limits.outbox_bytes_max && self.ending.is_none() {
-            let Poll::Ready(Some((answer, bytes))) = Pin::new(&mut self.in_flight).poll_next(cx)
+            let Poll::Ready(Some((answer, bytes, watch))) =
+                Pin::new(&mut self.in_flight).poll_next(cx)
             else {
                 break;
             };
@@ -203,9 +210,11 @@ impl<I: Io, S: Socket> Connection<I, S> {
                         // Its time to move begins now.
                         self.moved_at = self.local.io.now();
                     }
+                    let before = self.outbox.bytes;
                     self.outbox.push(parts);
+                    self.departures.put(watch, before, self.outbox.bytes);
                 }
-                Answer::Nothing => {}
+                Answer::Nothing => watch.sent(None, 0),
                 Answer::Close(why) => {
                     self.ending = Some(End::Refused(why));
                     self.in_flight = FuturesOrdered::new();
@@ -228,6 +237,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
                     self.moved_at = self.local.io.now();
                     let taken = before - self.outbox.bytes;
                     self.send_left = self.send_left.saturating_sub(taken);
+                    self.departures.left(self.outbox.bytes, self.moved_at);
                 }
             }
         }
@@ -264,16 +274,25 @@ impl<I: Io, S: Socket> Connection<I, S> {
             *frames_left -= 1;
             moved = true;
             let turn = self.turns.take();
-            match route::start(&self.local, &self.peer, turn, frame) {
+            let profile = &self.local.profile;
+            let watch = profile.watch(&self.peer, self.received_at, len);
+            match route::start(&self.local, &self.peer, turn, watch.clone(), frame) {
                 Ok(mut answering) => {
                     // Polled once here: what it does before it waits is done before the
                     // next request is looked at.
                     self.in_flight_bytes += len;
                     let state = match answering.as_mut().poll(cx) {
-                        Poll::Ready(answer) => State::Done(Some(answer)),
+                        Poll::Ready(answer) => {
+                            watch.answered();
+                            State::Done(Some(answer))
+                        }
                         Poll::Pending => State::Running(answering, permit),
                     };
-                    self.in_flight.push_back(InFlight { state, bytes: len });
+                    self.in_flight.push_back(InFlight {
+                        state,
+                        bytes: len,
+                        watch,
+                    });
                 }
                 Err(refused) => self.refuse(refused.to_string()),
             }
@@ -284,7 +303,11 @@ impl<I: Io, S: Socket> Connection<I, S> {
     /// No more is read; what came before is still answered.
     fn refuse(&mut self, why: String) {
         let state = State::Done(Some(Answer::Close(why)));
-        self.in_flight.push_back(InFlight { state, bytes: 0 });
+        self.in_flight.push_back(InFlight {
+            state,
+            bytes: 0,
+            watch: Watch::default(),
+        });
         self.drain_until = Some(self.local.io.now().plus(self.local.limits.drain_time_max));
     }
 
@@ -324,6 +347,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             Poll::Ready(Ok(bytes)) => {
                 self.frames.received(bytes);
                 self.moved_at = self.local.io.now();
+                self.received_at = self.moved_at;
                 Ok(true)
             }
             Poll::Ready(Err(e)) => Err(End::Socket(e)),
@@ -407,6 +431,7 @@ impl Patience {
 struct InFlight<I: Io> {
     state: State<I>,
     bytes: usize,
+    watch: Watch<I>,
 }
 
 enum State<I: Io> {
@@ -416,18 +441,21 @@ enum State<I: Io> {
 }
 
 impl<I: Io> Future for InFlight<I> {
-    type Output = (Answer<I>, usize);
+    type Output = (Answer<I>, usize, Watch<I>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match &mut self.state {
             State::Done(answer) => answer.take().expect("polled after its answer"),
             State::Running(answering, _) => match answering.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(answer) => answer,
+                Poll::Ready(answer) => {
+                    self.watch.answered();
+                    answer
+                }
             },
         };
         self.state = State::Done(None);
-        Poll::Ready((answer, self.bytes))
+        Poll::Ready((answer, self.bytes, std::mem::take(&mut self.watch)))
     }
 }
 

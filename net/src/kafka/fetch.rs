@@ -60,7 +60,7 @@ type Shape = Vec<(StrBytes, Vec<i32>)>;
 
 async fn handle<I: Io>(ctx: Context<I>, request: FetchRequest, flexible: bool) -> Answer<I> {
     // A large answer is made only when it can leave: see turns.rs.
-    ctx.turn.come().await;
+    ctx.watch.waiting(ctx.turn.come()).await;
     if ctx.version >= SESSIONS_FROM
         && let Some(code) = refuse_session(request.session_id, request.session_epoch)
     {
@@ -203,7 +203,7 @@ impl<I: Io> Fetch<I> {
                 );
             }
             drop(permit);
-            self.wait(&round).await;
+            self.ctx.watch.waiting(self.wait(&round)).await;
         }
     }
 
@@ -230,7 +230,7 @@ impl<I: Io> Fetch<I> {
             let reads = self
                 .homes
                 .iter()
-                .map(|(shard, queries)| read::from(&self.ctx.local, *shard, queries, bounds));
+                .map(|(shard, queries)| read::from(&self.ctx, *shard, queries, bounds));
             for (at, read) in futures_util::future::join_all(reads)
                 .await
                 .into_iter()
@@ -247,7 +247,7 @@ impl<I: Io> Fetch<I> {
                 load_from: load_from.saturating_sub(round.bytes),
                 ..bounds
             };
-            let read = read::from(&self.ctx.local, *shard, queries, bounds).await;
+            let read = read::from(&self.ctx, *shard, queries, bounds).await;
             round.take(queries, read);
         }
         round

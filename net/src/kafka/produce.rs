@@ -20,6 +20,7 @@ use crate::kafka::cluster;
 use crate::kafka::context::{Context, Local};
 use crate::kafka::errors::{self, Code, Failure};
 use crate::kafka::hosted::{self, Place};
+use crate::kafka::profile::Stay;
 use crate::kafka::route::{Answering, Api, Refused};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -31,7 +32,8 @@ use kafka_protocol::messages::{BrokerId, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 use klamm_engine::io::Io;
 use klamm_engine::partition::{Appended, Partition};
-use klamm_engine::units::{PartitionId, ShardId};
+use klamm_engine::profile::Round;
+use klamm_engine::units::{Nanos, PartitionId, ShardId};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
@@ -64,6 +66,7 @@ struct Written {
     base_offset: i64,
     log_append_time: i64,
     log_start: i64,
+    round: Round,
 }
 
 /// A batch on its way to its home shard, and its place in the answer.
@@ -112,16 +115,19 @@ fn handle<I: Io>(
         .into_iter()
         .map(|(shard, batches)| {
             let slots: Vec<usize> = batches.iter().map(|b| b.slot).collect();
+            let is_here = shard == ctx.local.cores.here();
+            let since = ctx.watch.started_at().filter(|_| is_here);
             let done = ctx
                 .local
-                .on(shard, move |local| append(local, batches, timeout));
-            done.map(move |done| (slots, done))
+                .on(shard, move |local| append(local, batches, timeout, since));
+            done.map(move |done| (is_here, slots, done))
         })
         .collect();
     async move {
-        for (slots, done) in join_all(appends).await {
+        for (is_here, slots, done) in join_all(appends).await {
             match done {
-                Ok(results) => {
+                Ok((results, stay)) => {
+                    ctx.watch.stayed(stay, !is_here);
                     for (slot, outcome) in results {
                         outcomes[slot] = Some(outcome);
                     }
@@ -174,7 +180,9 @@ fn append<I: Io>(
     local: Rc<Local<I>>,
     batches: Vec<Batch>,
     timeout: Duration,
-) -> impl Future<Output = Vec<(usize, Outcome)>> + 'static {
+    since: Option<Nanos>,
+) -> impl Future<Output = (Vec<(usize, Outcome)>, Stay)> + 'static {
+    let mut stay = Stay::arrived(&local, since);
     let mut results = Vec::with_capacity(batches.len());
     let mut waiting = Vec::new();
     for Batch { slot, id, bytes } in batches {
@@ -187,9 +195,10 @@ fn append<I: Io>(
             Err(failure) => results.push((slot, Err(failure))),
         }
     }
+    stay.appended(&local);
     async move {
         if waiting.is_empty() {
-            return results;
+            return (results, stay);
         }
         let late = local.io.sleep(timeout).boxed_local().shared();
         let waits = waiting.into_iter().map(|(slot, acknowledged)| {
@@ -205,8 +214,12 @@ fn append<I: Io>(
                 (slot, outcome)
             }
         });
-        results.extend(join_all(waits).await);
-        results
+        for (slot, outcome) in join_all(waits).await {
+            stay.by(outcome.as_ref().map_or(Round::default(), |w| w.round));
+            results.push((slot, outcome));
+        }
+        stay.acknowledged(&local);
+        (results, stay)
     }
 }
 
@@ -219,6 +232,7 @@ async fn acknowledge<I: Io>(partition: Rc<Partition<I>>, appended: Appended) -> 
         base_offset: appended.base_offset.0,
         log_append_time: appended.log_append_time.0,
         log_start: appended.log_start.0,
+        round: partition.round(),
     })
 }
 

@@ -10,7 +10,7 @@
 //! not loaded.
 
 use crate::kafka::answer::Part;
-use crate::kafka::context::Local;
+use crate::kafka::context::{Context, Local};
 use crate::kafka::cores::Gone;
 use crate::kafka::errors::{self, Code, Failure};
 use crate::kafka::hosted;
@@ -87,16 +87,17 @@ struct Found<I: Io> {
 
 /// Reads on `shard`, wherever that is.
 pub async fn from<I: Io>(
-    local: &Rc<Local<I>>,
+    ctx: &Context<I>,
     shard: ShardId,
     queries: &[Query],
     bounds: Bounds,
 ) -> Result<Batch<I>, Gone> {
+    let local = &ctx.local;
     if shard == local.cores.here() {
         return Ok(here(local, queries, bounds).await);
     }
     let queries = queries.to_vec();
-    let crossed = local.on(shard, move |local| async move {
+    let crossed = ctx.watch.on(local, shard, move |local| async move {
         there(&local, &queries, bounds).await
     });
     let (outcomes, loaded) = crossed.await?;
