@@ -24,7 +24,7 @@ use crate::kafka::profile::Stay;
 use crate::kafka::route::{Answering, Api, Refused};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, FusedFuture, join_all, select};
 use kafka_protocol::messages::produce_response::{
     LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
 };
@@ -36,6 +36,7 @@ use klamm_engine::profile::Round;
 use klamm_engine::units::{Nanos, PartitionId, ShardId};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -200,21 +201,25 @@ fn append<I: Io>(
         if waiting.is_empty() {
             return (results, stay);
         }
-        let late = local.io.sleep(timeout).boxed_local().shared();
-        let waits = waiting.into_iter().map(|(slot, acknowledged)| {
-            let late = late.clone();
-            async move {
-                let outcome = match select(acknowledged.boxed_local(), late).await {
-                    Either::Left((outcome, _)) => outcome,
-                    Either::Right(((), _)) => Err(Failure::new(
-                        Code::REQUEST_TIMED_OUT,
-                        "the records were not on the disk in time; they may still get there",
-                    )),
-                };
-                (slot, outcome)
-            }
-        });
-        for (slot, outcome) in join_all(waits).await {
+        // All of them are waited for, so one after another is no later than side by side,
+        // and a thousand partitions cost no thousand wakeups each.
+        let mut late = pin!(local.io.sleep(timeout).fuse());
+        for (slot, acknowledged) in waiting {
+            let acknowledged = pin!(acknowledged);
+            let outcome = match late.is_terminated() {
+                false => match select(acknowledged, &mut late).await {
+                    Either::Left((outcome, _)) => Some(outcome),
+                    Either::Right(((), _)) => None,
+                },
+                // Too late for the one before; this one may be there all the same.
+                true => acknowledged.now_or_never(),
+            };
+            let outcome = outcome.unwrap_or_else(|| {
+                Err(Failure::new(
+                    Code::REQUEST_TIMED_OUT,
+                    "the records were not on the disk in time; they may still get there",
+                ))
+            });
             stay.by(outcome.as_ref().map_or(Round::default(), |w| w.round));
             results.push((slot, outcome));
         }
