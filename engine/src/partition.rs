@@ -16,18 +16,19 @@
 //! - The first failed write or sync, and the first damage found, takes the partition
 //!   offline: nothing is acknowledged from then on.
 
-use crate::appender::{Appender, Resume};
+use crate::appender::{Appender, Journaled, Resume};
 use crate::batch::{BatchError, BatchHeader, check_from_client};
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::io::Io;
+use crate::journal::{Journal, Member};
 use crate::producer::{Check, ProducerState, SequenceError};
 use crate::reader::Hints;
 use crate::recovery::{self, EPOCHS_FILE_NAME};
 use crate::segment::{LogPosition, Segment, file_name};
 use crate::tail::{Tail, TailCache};
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
+use crate::units::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -141,6 +142,18 @@ impl<I: Io> Partition<I> {
         options: OpenOptions,
         tail_cache: Rc<TailCache<I>>,
     ) -> Result<Rc<Partition<I>>, Offline> {
+        Partition::open_journaled(io, dir, config, options, tail_cache, None).await
+    }
+
+    /// The same, with small rounds synced in the shard's journal.
+    pub async fn open_journaled(
+        io: I,
+        dir: PathBuf,
+        config: LogConfig,
+        options: OpenOptions,
+        tail_cache: Rc<TailCache<I>>,
+        journal: Option<(Rc<Journal<I>>, PartitionId)>,
+    ) -> Result<Rc<Partition<I>>, Offline> {
         let mut opened = recovery::open(&io, &dir, &config, options.clean).await?;
         // A folder that was taken over may know later epochs than our coordinator does. Epochs
         // never fall along a log: followers and consumers cut by them.
@@ -161,6 +174,12 @@ impl<I: Io> Partition<I> {
             mark_file: opened.mark_file,
             marked: opened.marked,
         };
+        let journaled = journal.map(|(journal, id)| {
+            let folder = dir.file_name().and_then(|name| name.to_str());
+            let folder = folder.expect("a legal topic name and a number");
+            let member = Member::new(id, folder, resume.end.offset);
+            Journaled { journal, member }
+        });
         let appender = Appender::new(
             io.clone(),
             dir.clone(),
@@ -168,6 +187,7 @@ impl<I: Io> Partition<I> {
             tail.clone(),
             tail_cache,
             resume,
+            journaled,
         );
         appender.mark_opened().await?;
         Ok(Rc::new(Partition {

@@ -13,8 +13,10 @@ mod life;
 
 use klamm_engine::config::LogConfig;
 use klamm_engine::io::sim::{Crashed, DATA, Faults, PowerCut, Rng, Sim, When};
+use klamm_engine::journal::JournalConfig;
 use klamm_engine::mark::{self, Mark};
 use klamm_engine::segment::parse_file_name;
+use klamm_engine::units::ShardId;
 use ledger::{Broken, Ledger};
 use lies::{Injected, Lie, LyingIo};
 use life::{Allowed, Ended, Plan, Topic, live};
@@ -145,6 +147,17 @@ impl World {
     fn plan(&mut self, clean: bool) -> Plan {
         self.leader_epoch += i32::from(self.rng.below(4) == 0);
         let rng = &mut self.rng;
+        let shards = rng.between(1, 3) as usize;
+        let journal = (rng.below(5) > 0).then(|| {
+            let grow = rng.between(1, 6) << 12;
+            let config = JournalConfig {
+                // Small, so that files are settled and written again.
+                file_bytes: rng.between(3, 24) << 12,
+                grow_bytes: grow,
+                entry_bytes_max: rng.between(500, 9000) as usize,
+            };
+            (ShardId(rng.below(shards as u64) as u16), config)
+        });
         Plan {
             clean,
             leader_epoch: self.leader_epoch,
@@ -155,6 +168,8 @@ impl World {
                 failures: false,
                 damage: rng.below(8) == 0,
             },
+            journal,
+            shards,
             close: rng.coin(),
         }
     }
