@@ -309,41 +309,27 @@ impl<I: Io> Journal<I> {
             }
             return Ok(Taken::No);
         }
-        let (file, path, header, end, number, written) = {
+        let (file, path, generation, end, number, written) = {
             let state = self.state.borrow();
             let current = state.current.as_ref().expect("there is room in it");
-            let header = Header {
-                generation: current.generation,
-                used: true,
-                previous: state.previous,
-            };
             (
                 current.file.file.clone(),
                 current.file.path.clone(),
-                header,
+                current.generation,
                 current.end,
                 current.groups,
                 current.file.written,
             )
         };
-        // The header of a new use goes along with the first group: torn apart, neither
-        // was acknowledged.
-        let head = if number == 0 { BLOCK } else { 0 };
-        let mut buf = self.io.alloc(head + blocks);
-        {
-            let out = buf.as_mut();
-            if head > 0 {
-                header.encode(&mut out[..BLOCK]);
-            }
-            let entries: Vec<_> = group.iter().map(|w| (&w.place, w.parts())).collect();
-            encode_group(&mut out[head..], header.generation, number, &entries);
-        }
+        let mut buf = self.io.alloc(blocks);
+        let entries: Vec<_> = group.iter().map(|w| (&w.place, w.parts())).collect();
+        encode_group(buf.as_mut(), generation, number, &entries);
         let behind = end + blocks as u64;
         let grown = behind
             .next_multiple_of(self.config.grow_bytes)
             .min(self.config.file_bytes)
             .max(behind);
-        let group_write = write_whole(&self.io, &file, Rc::new(buf), end - head as u64);
+        let group_write = write_whole(&self.io, &file, Rc::new(buf), end);
         let zeros = async {
             if behind <= written || behind == grown {
                 return Ok(());
@@ -363,7 +349,6 @@ impl<I: Io> Journal<I> {
         let current = state.current.as_mut().expect("nobody else ends its use");
         current.end = behind;
         current.groups += 1;
-        current.file.used = true;
         if behind > written {
             current.file.written = grown;
         }
@@ -440,21 +425,9 @@ impl<I: Io> Journal<I> {
             self.settle_beside(full);
         }
         loop {
-            {
-                let mut state = self.state.borrow_mut();
-                let state = &mut *state;
-                if let Some(file) = state.free.pop() {
-                    state.generation += 1;
-                    state.current = Some(Used {
-                        file,
-                        generation: state.generation,
-                        groups: 0,
-                        end: BLOCK as u64,
-                        limit: self.config.file_bytes.max(BLOCK as u64 + bytes),
-                        members: HashMap::new(),
-                    });
-                    return Ok(true);
-                }
+            let free = self.state.borrow_mut().free.pop();
+            if let Some(file) = free {
+                return self.begin_use(file, bytes).await;
             }
             let settling = self.state.borrow().settling;
             if settling < FILES {
@@ -475,6 +448,45 @@ impl<I: Io> Journal<I> {
                 })
                 .await;
         }
+    }
+
+    /// Says in a file's header that a new use of it begins. Synced before its first group is
+    /// written: else a crash could leave the header of the old use, and groups of that one
+    /// written over. False: the disk is full.
+    async fn begin_use(&self, mut file: JournalFile<I>, bytes: u64) -> Result<bool, Offline> {
+        if file.written == 0 {
+            match file.file.allocate(BLOCK as u64).await {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::Unsupported => {}
+                Err(e) if e.kind() == ErrorKind::StorageFull => {
+                    self.state.borrow_mut().free.push(file);
+                    return Ok(false);
+                }
+                Err(e) => return Err(Offline::failed("reserve room in", file.path, e)),
+            }
+        }
+        let header = {
+            let mut state = self.state.borrow_mut();
+            state.generation += 1;
+            Header {
+                generation: state.generation,
+                used: true,
+                previous: state.previous,
+            }
+        };
+        replay::write_header(&self.io, &file.file, &file.path, header).await?;
+        file.used = true;
+        file.written = file.written.max(BLOCK as u64);
+        let limit = self.config.file_bytes.max(BLOCK as u64 + bytes);
+        self.state.borrow_mut().current = Some(Used {
+            file,
+            generation: header.generation,
+            groups: 0,
+            end: BLOCK as u64,
+            limit,
+            members: HashMap::new(),
+        });
+        Ok(true)
     }
 
     async fn make_file(&self) -> Result<(), (&'static str, std::io::Error)> {

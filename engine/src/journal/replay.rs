@@ -147,6 +147,16 @@ pub(super) async fn retire<I: Io>(
         used: false,
         previous: (0, 0),
     };
+    write_header(io, file, path, header).await
+}
+
+/// Writes and syncs a file's header.
+pub(super) async fn write_header<I: Io>(
+    io: &I,
+    file: &Rc<I::File>,
+    path: &Path,
+    header: Header,
+) -> Result<(), Offline> {
     let mut block = io.alloc(BLOCK);
     header.encode(block.as_mut());
     write_whole(io, file, Rc::new(block), 0)
