@@ -9,6 +9,10 @@
 //!                                + the next round gathers meanwhile
 //! ```
 //!
+//! Where the shard has a journal, a small round's bytes are synced there instead, beside
+//! those of other partitions (appender/journaled.rs): *committed* is then what is written
+//! to the segment and synced in the segment or in the journal.
+//!
 //! - `committed <= stable <= dirty`, and none of them ever falls.
 //! - Nothing waits for a timer: a round begins as soon as the one before it ended, or
 //!   at once where there is none. What arrives during a round is the next one.
@@ -20,9 +24,14 @@
 //!   The two are never of one round: writes of a round may land in any order.
 //! - After the first failed write or sync nothing is written or acknowledged again.
 
+mod journaled;
+
+pub use journaled::Journaled;
+
 use crate::config::LogConfig;
 use crate::error::Offline;
 use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
+use crate::journal::Taken;
 use crate::mark::{self, Mark};
 use crate::marker::Marker;
 use crate::profile::LogProfile;
@@ -30,7 +39,7 @@ use crate::segment::{LogPosition, Segment, file_name};
 use crate::signal::Signal;
 use crate::tail::{Chunk, Tail, TailCache};
 use crate::units::{BytePos, Nanos, Offset};
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, join3};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -69,6 +78,9 @@ pub struct Appender<I: Io> {
     marker: Marker<I>,
     /// What rounds and syncs take.
     pub profile: LogProfile,
+    journaled: Option<Journaled<I>>,
+    /// The last round was committed by the journal, which knows how far.
+    last_by_journal: Cell<bool>,
     /// Wakes when stable or committed moved, when the log went offline or fell idle.
     pub progress: Rc<Signal>,
     state: RefCell<State<I>>,
@@ -148,6 +160,7 @@ impl<I: Io> Appender<I> {
         tail: Rc<Tail<I>>,
         tail_cache: Rc<TailCache<I>>,
         resume: Resume<I>,
+        journaled: Option<Journaled<I>>,
     ) -> Rc<Appender<I>> {
         let block_start = resume.end.pos.0 / BLOCK as u64 * BLOCK as u64;
         assert_eq!(
@@ -156,7 +169,7 @@ impl<I: Io> Appender<I> {
             "head fills to the end"
         );
         let marker = Marker::new(io.clone(), &dir, resume.mark_file, resume.marked);
-        Rc::new(Appender {
+        let appender = Rc::new(Appender {
             io,
             dir,
             config,
@@ -164,6 +177,8 @@ impl<I: Io> Appender<I> {
             tail_cache,
             marker,
             profile: resume.profile,
+            journaled,
+            last_by_journal: Cell::new(false),
             progress: Signal::new(),
             state: RefCell::new(State {
                 newest: resume.open.clone(),
@@ -187,7 +202,11 @@ impl<I: Io> Appender<I> {
             idle_sync_planned: Cell::new(false),
             flush_at: Cell::new(None),
             rounds: Cell::new(0),
-        })
+        });
+        if let Some(Journaled { member, .. }) = &appender.journaled {
+            member.appended_by(&appender);
+        }
+        appender
     }
 
     pub fn dirty(&self) -> LogPosition {
@@ -305,7 +324,11 @@ impl<I: Io> Appender<I> {
         };
         let result = async {
             self.cut_to_length(&open).await?;
-            self.marker.commit(self.mark_of(committed)).await
+            self.marker.commit(self.mark_of(committed)).await?;
+            if self.offline().is_none() {
+                self.note_settled(committed.offset);
+            }
+            Ok::<_, Offline>(())
         }
         .await;
         result.inspect_err(|offline| self.latch(offline.clone()))?;
@@ -353,20 +376,27 @@ impl<I: Io> Appender<I> {
             };
             let Some(round) = round else { break };
             if let Err(offline) = self.flush(round).await {
-                if self.offline().is_none() {
-                    log::error!(
-                        "{}: {offline}; it takes no more records until the broker is restarted",
-                        self.dir.display()
-                    );
-                }
                 self.state.borrow_mut().flushing = false;
-                self.latch(offline);
+                self.fail(offline);
                 return;
             }
         }
         self.progress.wake();
-        self.plan_idle_mark();
-        self.plan_idle_sync();
+        if !self.last_by_journal.get() {
+            self.plan_idle_mark();
+            self.plan_idle_sync();
+        }
+    }
+
+    /// Latches the log for what its disk said.
+    fn fail(&self, offline: Offline) {
+        if self.offline().is_none() {
+            log::error!(
+                "{}: {offline}; it takes no more records until the broker is restarted",
+                self.dir.display()
+            );
+        }
+        self.latch(offline);
     }
 
     async fn flush(self: &Rc<Self>, round: Round<I>) -> Result<(), Offline> {
@@ -398,7 +428,26 @@ impl<I: Io> Appender<I> {
                 .chunks
                 .iter()
                 .map(|chunk| write_whole(&self.io, &file, chunk.buf.clone(), chunk.start.0));
-            let (written, marked) = join(join_all(writes), self.marker.note(mark)).await;
+            let journaled = self.give_to_journal(&round);
+            let by_journal = journaled.is_some();
+            // The journal knows how far the log is committed; then the mark is written only
+            // where its window is half used up.
+            let marking = async {
+                if !by_journal {
+                    self.marker.note(mark).await
+                } else if self.marker.is_due(round.segment.base, bytes_end) {
+                    self.marker.commit(mark).await
+                } else {
+                    Ok(())
+                }
+            };
+            let journaling = async {
+                match journaled {
+                    Some(journaled) => journaled.await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let (written, taken, marked) = join3(join_all(writes), journaling, marking).await;
             let written: Result<(), _> = written.into_iter().collect();
             written.map_err(|e| Offline::failed("write", path, e))?;
             marked?;
@@ -411,7 +460,11 @@ impl<I: Io> Appender<I> {
                 assert!(state.stable.offset <= whole.offset && whole.offset <= state.dirty.offset);
                 state.stable = whole;
             })?;
+            if taken? == Some(Taken::Synced) {
+                return self.committed_by_journal(whole);
+            }
         }
+        self.last_by_journal.set(false);
         if self.must_sync() {
             let sync = self.sync(&round.segment);
             if self.marker.is_due(round.segment.base, bytes_end) {
@@ -451,7 +504,9 @@ impl<I: Io> Appender<I> {
             assert!(state.committed.offset <= stable.offset);
             state.committed = stable;
             state.sync_due &= state.committed != state.dirty;
-        })
+        })?;
+        self.note_settled(stable.offset);
+        Ok(())
     }
 
     /// Moves the positions, unless the log went offline meanwhile: then nothing more is
@@ -511,6 +566,7 @@ impl<I: Io> Appender<I> {
             self.sync(old).await?;
         }
         self.cut_to_length(old).await?;
+        self.note_settled(new.base);
         self.write_indexes(old).await?;
         let snapshot = new.birth_snapshot.borrow_mut().take();
         if let Some(snapshot) = snapshot {

@@ -32,6 +32,7 @@ pub mod fuzzing;
 pub mod index;
 mod index_files;
 pub mod io;
+pub mod journal;
 mod leadership;
 mod lookup;
 pub mod mark;

@@ -1,4 +1,5 @@
-//! The committed mark: how far a log's bytes are known to be synced.
+//! The committed mark: how far a log's bytes are known to be synced, in the segment itself
+//! or in the shard's journal, whose replay comes before the segment is looked at.
 //!
 //! ```text
 //!   active segment   |==== committed ====|==== this round ====|  zeros

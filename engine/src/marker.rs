@@ -7,10 +7,14 @@
 //!       |<------------------------ window: never beyond ------------------->|
 //! ```
 //!
-//! - Every round of group commit writes the mark of the round before it beside its own
+//! - A round that the journal commits writes no mark: the journal says how far the log is
+//!   committed, and replay brings the mark up to it. When the journal lets go of the round
+//!   the mark is written, after the segment was synced (`appender/journaled.rs`); a log that
+//!   is idle then has it synced a second later.
+//! - Every other round of group commit writes the mark of the round before it beside its own
 //!   data. On most disks the data's sync then makes it durable too, but [`File`] promises
 //!   that only for the file that was synced.
-//! - So the mark's own sync goes beside the data's, once half a window is used up: with a
+//! - So the mark's own sync (for a journaled round: its write too) goes beside the data's, once half a window is used up: with a
 //!   window of 68 MiB one more sync for each 34 MiB, at no latency of its own.
 //! - A log that falls idle has its mark written, and a second later synced.
 //! - One write or sync of the mark at a time: two at once could end in the older one.

@@ -16,20 +16,21 @@
 //! - The first failed write or sync, and the first damage found, takes the partition
 //!   offline: nothing is acknowledged from then on.
 
-use crate::appender::{Appender, Resume};
+use crate::appender::{Appender, Journaled, Resume};
 use crate::batch::{BatchError, BatchHeader, check_from_client};
 use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::io::Io;
+use crate::journal::{Journal, Member};
 use crate::producer::{Check, ProducerState, SequenceError};
 use crate::profile::{LogProfile, Round};
 use crate::reader::Hints;
 use crate::recovery::{self, EPOCHS_FILE_NAME};
 use crate::segment::{LogPosition, Segment, file_name};
 use crate::tail::{Tail, TailCache};
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
+use crate::units::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,6 +72,26 @@ pub struct OpenOptions {
     pub clean: bool,
     /// The epoch of the leadership that begins: written into every batch.
     pub leader_epoch: LeaderEpoch,
+}
+
+/// What a log shares with the others of its shard.
+pub struct Surroundings<I: Io> {
+    pub tail_cache: Rc<TailCache<I>>,
+    /// Where rounds and syncs are reported.
+    pub profile: LogProfile,
+    /// Where small rounds are synced, and under which name.
+    pub journal: Option<(Rc<Journal<I>>, PartitionId)>,
+}
+
+impl<I: Io> Surroundings<I> {
+    /// Of a log that is the only one: it syncs its own segments.
+    pub fn alone(tail_cache: Rc<TailCache<I>>) -> Surroundings<I> {
+        Surroundings {
+            tail_cache,
+            profile: LogProfile::default(),
+            journal: None,
+        }
+    }
 }
 
 /// Where a partition stands.
@@ -144,18 +165,17 @@ impl<I: Io> Partition<I> {
         options: OpenOptions,
         tail_cache: Rc<TailCache<I>>,
     ) -> Result<Rc<Partition<I>>, Offline> {
-        let profile = LogProfile::default();
-        Partition::open_profiled(io, dir, config, options, tail_cache, profile).await
+        let around = Surroundings::alone(tail_cache);
+        Partition::open_in(io, dir, config, options, around).await
     }
 
-    /// The same, with something to report into.
-    pub async fn open_profiled(
+    /// The same, as one of a shard's logs.
+    pub async fn open_in(
         io: I,
         dir: PathBuf,
         config: LogConfig,
         options: OpenOptions,
-        tail_cache: Rc<TailCache<I>>,
-        profile: LogProfile,
+        around: Surroundings<I>,
     ) -> Result<Rc<Partition<I>>, Offline> {
         let mut opened = recovery::open(&io, &dir, &config, options.clean).await?;
         // A folder that was taken over may know later epochs than our coordinator does. Epochs
@@ -176,15 +196,22 @@ impl<I: Io> Partition<I> {
             file_len: opened.file_len,
             mark_file: opened.mark_file,
             marked: opened.marked,
-            profile,
+            profile: around.profile,
         };
+        let journaled = around.journal.map(|(journal, id)| {
+            let folder = dir.file_name().and_then(|name| name.to_str());
+            let folder = folder.expect("a legal topic name and a number");
+            let member = Member::new(id, folder, resume.end.offset);
+            Journaled { journal, member }
+        });
         let appender = Appender::new(
             io.clone(),
             dir.clone(),
             config.clone(),
             tail.clone(),
-            tail_cache,
+            around.tail_cache,
             resume,
+            journaled,
         );
         appender.mark_opened().await?;
         Ok(Rc::new(Partition {

@@ -12,12 +12,13 @@
 use crate::config::LogConfig;
 use crate::error::{Offline, OfflineReason};
 use crate::io::Io;
-use crate::partition::{OpenOptions, Partition};
+use crate::journal::{Journal, JournalConfig};
+use crate::partition::{OpenOptions, Partition, Surroundings};
 use crate::profile::{LogProfile, StoreProfile};
 use crate::sealed_text;
 use crate::signal::Signal;
 use crate::tail::TailCache;
-use crate::units::{BytePos, LeaderEpoch, PartitionId, TopicId};
+use crate::units::{BytePos, LeaderEpoch, PartitionId, ShardId, TopicId};
 use futures_util::stream::{self, StreamExt};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -41,6 +42,8 @@ pub struct Store<I: Io> {
     clean: bool,
     tail_cache: Rc<TailCache<I>>,
     profile: Option<Rc<StoreProfile>>,
+    /// None: each partition syncs for itself.
+    journal: RefCell<Option<Rc<Journal<I>>>>,
     partitions: RefCell<HashMap<PartitionId, Entry<I>>>,
     opening: RefCell<HashSet<PartitionId>>,
     opened: Rc<Signal>,
@@ -115,11 +118,24 @@ impl<I: Io> Store<I> {
             clean,
             tail_cache: TailCache::new(tail_bytes),
             profile,
+            journal: RefCell::default(),
             partitions: RefCell::default(),
             opening: RefCell::default(),
             opened: Signal::new(),
             data_failed: RefCell::default(),
         })
+    }
+
+    /// Has the partitions that are opened from now on share one sync. After
+    /// [`crate::journal::replay`], and before any of them is open.
+    pub async fn use_journal(&self, shard: ShardId, config: JournalConfig) -> Result<(), Offline> {
+        assert!(
+            self.partitions.borrow().is_empty(),
+            "the journal comes first"
+        );
+        let journal = Journal::open(self.io.clone(), &self.data, shard, config).await?;
+        *self.journal.borrow_mut() = Some(journal);
+        Ok(())
     }
 
     pub fn io(&self) -> &I {
@@ -238,7 +254,7 @@ impl<I: Io> Store<I> {
             "a legal topic name"
         );
         let dir = self.data.join(&name);
-        let known = self.read_topic_id(&dir).await?;
+        let known = read_topic_id(&self.io, &dir).await?;
         if let Some((other, _)) = known.filter(|(id, _)| *id != spec.id.topic) {
             log::info!(
                 "{}: of topic id {other}, which is gone; removed",
@@ -250,14 +266,18 @@ impl<I: Io> Store<I> {
             clean: self.clean,
             leader_epoch: spec.leader_epoch,
         };
-        let cache = self.tail_cache.clone();
-        let partition = Partition::open_profiled(
+        let journal = self.journal.borrow().clone();
+        let around = Surroundings {
+            tail_cache: self.tail_cache.clone(),
+            profile: LogProfile::new(self.profile.clone()),
+            journal: journal.map(|journal| (journal, spec.id)),
+        };
+        let partition = Partition::open_in(
             self.io.clone(),
             dir.clone(),
             spec.config.clone(),
             options,
-            cache,
-            LogProfile::new(self.profile.clone()),
+            around,
         )
         .await?;
         if known != Some((spec.id.topic, true)) {
@@ -269,31 +289,6 @@ impl<I: Io> Store<I> {
                 .map_err(|e| Offline::failed("write", path, e))?;
         }
         Ok(partition)
-    }
-
-    /// The folder's topic id, and whether it is under a checksum. None where there is no
-    /// such folder, or one without the file: then it is taken over, as Kafka does with
-    /// folders from before topic ids.
-    async fn read_topic_id(&self, dir: &Path) -> Result<Option<(TopicId, bool)>, Offline> {
-        let path = dir.join(METADATA_FILE_NAME);
-        let bytes = match self.io.read_file(&path).await {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Offline::failed("read", path, e)),
-        };
-        let damaged = |what: String| Err(Offline::corrupt(&path, BytePos::ZERO, what));
-        let (text, sealed) = match sealed_text::open(&bytes) {
-            Ok(opened) => opened,
-            Err(what) => return damaged(what),
-        };
-        let id = text
-            .lines()
-            .find_map(|line| line.strip_prefix("topic_id: "))
-            .and_then(|id| id.trim().parse().ok());
-        match id {
-            Some(id) => Ok(Some((id, sealed))),
-            None => damaged("expected a line 'topic_id: ' with 22 characters of base64".to_owned()),
-        }
     }
 
     /// Closes many partitions, some at a time; see [`Store::close_partition`].
@@ -350,11 +345,15 @@ impl<I: Io> Store<I> {
     ) -> Result<(), Offline> {
         self.settled(*id).await;
         let entry = self.partitions.borrow_mut().remove(id);
-        if let Some(Entry::Online(partition)) = entry {
+        if let Some(Entry::Online(partition)) = &entry {
             partition.abandon().await;
         }
         let dir = self.data.join(format!("{topic}-{}", id.index));
-        self.remove_folder(&dir, id.topic).await
+        self.remove_folder(&dir, id.topic).await?;
+        if let Some(Entry::Online(partition)) = &entry {
+            partition.appender().note_gone();
+        }
+        Ok(())
     }
 
     async fn remove_folder(&self, dir: &Path, id: TopicId) -> Result<(), Offline> {
@@ -443,7 +442,40 @@ impl<I: Io> Store<I> {
             .buffer_unordered(CONCURRENT)
             .collect()
             .await;
-        results.into_iter().collect()
+        results.into_iter().collect::<Result<(), Offline>>()?;
+        let journal = self.journal.borrow().clone();
+        match journal {
+            Some(journal) => journal.close().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The folder's topic id, and whether it is under a checksum. None where there is no
+/// such folder, or one without the file: then it is taken over, as Kafka does with
+/// folders from before topic ids.
+pub(crate) async fn read_topic_id<I: Io>(
+    io: &I,
+    dir: &Path,
+) -> Result<Option<(TopicId, bool)>, Offline> {
+    let path = dir.join(METADATA_FILE_NAME);
+    let bytes = match io.read_file(&path).await {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Offline::failed("read", path, e)),
+    };
+    let damaged = |what: String| Err(Offline::corrupt(&path, BytePos::ZERO, what));
+    let (text, sealed) = match sealed_text::open(&bytes) {
+        Ok(opened) => opened,
+        Err(what) => return damaged(what),
+    };
+    let id = text
+        .lines()
+        .find_map(|line| line.strip_prefix("topic_id: "))
+        .and_then(|id| id.trim().parse().ok());
+    match id {
+        Some(id) => Ok(Some((id, sealed))),
+        None => damaged("expected a line 'topic_id: ' with 22 characters of base64".to_owned()),
     }
 }
 

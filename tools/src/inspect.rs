@@ -147,6 +147,11 @@ fn inspect(path: &Path, args: &Args, report: &mut Report) -> Outcome {
         Some("txnindex") => index::inspect(path, index::Kind::Transaction, details, report),
         Some("snapshot") => producers::inspect(path, details, report),
         _ if small::knows(&name) => small::inspect(path, &name, report),
+        Some(klamm_engine::journal::layout::EXTENSION) => Err(Failure::Other(format!(
+            "{} is a journal: rounds of many partitions that their segments may not have yet. \
+             The next `klamm serve` brings them there; this command looks at the segments",
+            path.display()
+        ))),
         _ => Err(Failure::Other(format!(
             "{} is no file that this command knows: it reads .log, .index, .timeindex, \
              .txnindex and .snapshot, {}, and folders",

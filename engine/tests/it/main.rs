@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod journal;
 mod leading;
 mod model;
 mod pieces;

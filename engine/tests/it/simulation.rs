@@ -12,14 +12,19 @@ mod lies;
 mod life;
 
 use klamm_engine::config::LogConfig;
+use klamm_engine::io::BLOCK;
 use klamm_engine::io::sim::{Crashed, DATA, Faults, PowerCut, Rng, Sim, When};
+use klamm_engine::journal::JournalConfig;
+use klamm_engine::journal::layout::{self, Found, Header, decode_group};
 use klamm_engine::mark::{self, Mark};
 use klamm_engine::segment::parse_file_name;
+use klamm_engine::units::ShardId;
 use ledger::{Broken, Ledger};
 use lies::{Injected, Lie, LyingIo};
 use life::{Allowed, Ended, Plan, Topic, live};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +58,13 @@ struct World {
     tally: Tally,
     leader_epoch: i32,
     told: bool,
+}
+
+/// A journal as a life has left it.
+struct JournalLeft {
+    path: String,
+    generation: u64,
+    groups: Vec<Range<usize>>,
 }
 
 /// A flipped bit, and what is to be undone after the life that met it.
@@ -145,6 +157,17 @@ impl World {
     fn plan(&mut self, clean: bool) -> Plan {
         self.leader_epoch += i32::from(self.rng.below(4) == 0);
         let rng = &mut self.rng;
+        let shards = rng.between(1, 3) as usize;
+        let journal = (rng.below(5) > 0).then(|| {
+            let grow = rng.between(1, 6) << 12;
+            let config = JournalConfig {
+                // Small, so that files are settled and written again.
+                file_bytes: rng.between(3, 24) << 12,
+                grow_bytes: grow,
+                entry_bytes_max: rng.between(500, 9000) as usize,
+            };
+            (ShardId(rng.below(shards as u64) as u16), config)
+        });
         Plan {
             clean,
             leader_epoch: self.leader_epoch,
@@ -156,6 +179,8 @@ impl World {
                 failures: false,
                 damage: rng.below(8) == 0,
             },
+            journal,
+            shards,
             close: rng.coin(),
         }
     }
@@ -256,6 +281,14 @@ impl World {
                 Some(ended)
             }
         };
+        let journals = self.journals();
+        let groups: usize = journals.iter().map(|j| j.groups.len()).sum();
+        self.tally.add("journals left", journals.len() as u64);
+        self.tally.add("groups left in them", groups as u64);
+        self.tally.add(
+            "lives that used a file again",
+            u64::from(journals.iter().any(|j| j.generation > 2)),
+        );
         self.sim.faults(Faults::default());
         self.sim.capacity(None);
         self.tell(|| format!("ended {ended:?}, last with {cut:?}"));
@@ -283,6 +316,11 @@ impl World {
 
     /// Flips a bit of a file whose bytes are known to be committed. None: of no such file.
     fn flip_a_bit(&mut self) -> Option<Damage> {
+        if self.rng.below(3) == 0
+            && let Some(damage) = self.flip_a_bit_of_a_journal()
+        {
+            return Some(damage);
+        }
         let topic = self.topics[self.rng.index(self.topics.len())].name;
         let dir = format!("{DATA}/{topic}-0");
         let mut names = self.sim.list(&dir);
@@ -314,6 +352,56 @@ impl World {
         })
     }
 
+    /// A header, or a group that has another one behind it: those were synced.
+    fn flip_a_bit_of_a_journal(&mut self) -> Option<Damage> {
+        let journals = self.journals();
+        let newest = journals.iter().map(|j| j.generation).max()?;
+        let journal = &journals[self.rng.index(journals.len())];
+        let mut groups = journal.groups.clone();
+        if journal.generation == newest {
+            groups.pop();
+        }
+        // The header's first sector, as far as it is used.
+        groups.push(0..44);
+        let range = groups[self.rng.index(groups.len())].clone();
+        let byte = self.rng.between(range.start as u64, range.end as u64 - 1);
+        let bit = self.rng.below(8) as u8;
+        let path = journal.path.clone();
+        let before = self.sim.read_stable(&path)?;
+        self.sim.flip(&path, byte, bit);
+        self.tally.add("bits of journals flipped", 1);
+        self.tell(|| format!("bit {bit} of byte {byte} of {path} is flipped"));
+        Some(Damage {
+            path,
+            before,
+            byte,
+            bit,
+        })
+    }
+
+    /// The journal files whose groups count.
+    fn journals(&self) -> Vec<JournalLeft> {
+        let dir = format!("{DATA}/{}", layout::FOLDER);
+        let names = self.sim.list(&dir).into_iter();
+        let left = names.filter_map(|name| {
+            let path = format!("{dir}/{name}");
+            let bytes = self.sim.read_stable(&path)?;
+            let block = bytes.get(..BLOCK)?;
+            let header = Header::decode(block).ok()??;
+            let (mut at, mut groups) = (BLOCK, Vec::new());
+            while let (Found::Whole(group), _) = decode_group(&bytes, at, header.generation) {
+                groups.push(at..at + group.len);
+                at += group.len.next_multiple_of(BLOCK);
+            }
+            header.used.then_some(JournalLeft {
+                path,
+                generation: header.generation,
+                groups,
+            })
+        });
+        left.collect()
+    }
+
     /// How many of a segment's bytes the mark protects, or that it has a successor.
     fn committed(&self, dir: &str, base: klamm_engine::units::Offset, len: u64) -> Option<u64> {
         let names = self.sim.list(dir);
@@ -337,9 +425,14 @@ impl World {
         let byte = damage.byte as usize;
         let mut flipped = damage.before.clone();
         flipped[byte] ^= 1 << damage.bit;
-        let same = match damage.path.ends_with(".log") {
-            true => now.get(byte) == Some(&flipped[byte]),
-            false => now == flipped,
+        let still = now.get(byte) == Some(&flipped[byte]);
+        let same = if damage.path.ends_with(".log") {
+            still
+        } else if damage.path.ends_with(layout::EXTENSION) {
+            // Each new use of the file has another header.
+            still && now.get(..BLOCK) == flipped.get(..BLOCK)
+        } else {
+            now == flipped
         };
         if same {
             self.sim.flip(&damage.path, damage.byte, damage.bit);
@@ -448,6 +541,9 @@ fn planted_bugs_are_found() {
         Lie::MarkClaimsTooMuch,
         Lie::WriteMisplaced,
         Lie::ReplaceForgotten,
+        Lie::JournalNotSynced,
+        Lie::SegmentNotSynced,
+        Lie::JournalNotReplayed,
     ];
     for lie in lies {
         let found = (0..SEEDS).find_map(|seed| attempt(seed, lie).err().map(|what| (seed, what)));

@@ -21,6 +21,7 @@ use klamm_engine::io::Io;
 use klamm_engine::io::glommio::GlommioIo;
 use klamm_engine::io::glommio::termination::Termination;
 use klamm_engine::io::shards::Shards;
+use klamm_engine::journal::{self, JournalConfig};
 use klamm_engine::store::Store;
 use klamm_engine::units::ShardId;
 use klamm_net::kafka::context::Local;
@@ -198,6 +199,7 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
         .remove_leftovers()
         .await
         .map_err(|e| e.to_string())?;
+    open_journals(plan, shards, &io).await?;
     let core = CoreConfig {
         broker: plan.settings.broker.clone(),
         cluster_id: plan.folder.cluster_id().map(str::to_owned),
@@ -251,6 +253,25 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
     served?;
     for closed in closed {
         closed.map_err(|gone| gone.to_string())??;
+    }
+    Ok(())
+}
+
+/// Before any partition is opened: what the journals of all shards hold is brought to the
+/// segments, then each shard has its own anew.
+async fn open_journals(plan: &Plan, shards: &Cluster, io: &GlommioIo) -> Result<(), String> {
+    journal::replay(io, plan.folder.path(), shards.count())
+        .await
+        .map_err(|offline| offline.to_string())?;
+    let opened = join_all(shards.ids().map(|id| {
+        shards.submit_to(id, async move |local: Rc<Here>| {
+            let opened = local.store.use_journal(id, JournalConfig::default()).await;
+            opened.map_err(|offline| offline.to_string())
+        })
+    }))
+    .await;
+    for opened in opened {
+        opened.map_err(|gone| gone.to_string())??;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use klamm_engine::io::sim::{SimBuf, SimFile, SimIo, SimRead};
 use klamm_engine::io::{BLOCK, Buf, Entry, File, Io, Open};
+use klamm_engine::journal::layout;
 use klamm_engine::mark::{self, Mark};
 use klamm_engine::units::{Nanos, TimestampMs};
 use std::cell::Cell;
@@ -34,6 +35,12 @@ pub enum Lie {
     MarkClaimsTooMuch,
     /// A write goes one block too far, now and then.
     WriteMisplaced,
+    /// The journal is not synced.
+    JournalNotSynced,
+    /// Segments are not synced: what the journal has of them is forgotten too early.
+    SegmentNotSynced,
+    /// The journals are never seen at a start.
+    JournalNotReplayed,
     /// A file is replaced by a plain write, not beside it and renamed.
     ReplaceForgotten,
 }
@@ -108,6 +115,9 @@ impl Io for LyingIo {
     }
 
     async fn read_dir(&self, path: &Path) -> Result<Vec<Entry>> {
+        if self.lie == Lie::JournalNotReplayed && path.ends_with(layout::FOLDER) {
+            return Ok(Vec::new());
+        }
         self.noted(self.io.read_dir(path).await)
     }
 
@@ -198,7 +208,14 @@ impl File for LyingFile {
     }
 
     async fn fdatasync(&self) -> Result<()> {
-        if self.io.lie == Lie::NoSync {
+        let is = |extension| self.path.extension().is_some_and(|e| e == extension);
+        let never = match self.io.lie {
+            Lie::NoSync => true,
+            Lie::JournalNotSynced => is(layout::EXTENSION),
+            Lie::SegmentNotSynced => is("log"),
+            _ => false,
+        };
+        if never {
             return Ok(());
         }
         let result = self.io.noted(self.file.fdatasync().await);

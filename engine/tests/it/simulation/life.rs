@@ -8,13 +8,14 @@ use klamm_engine::config::LogConfig;
 use klamm_engine::error::{Offline, OfflineReason, ReadError};
 use klamm_engine::io::Io;
 use klamm_engine::io::sim::Rng;
+use klamm_engine::journal::{self, JournalConfig};
 use klamm_engine::partition::{AppendError, Appended, Partition};
 use klamm_engine::producer::SequenceError;
 use klamm_engine::store::{Entry, PartitionSpec, Store};
-use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, TopicId};
+use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ pub struct Plan {
     pub upkeep: bool,
     pub checkpoints: bool,
     pub allowed: Allowed,
+    /// The journal of which shard, if there is one, and of how many.
+    pub journal: Option<(ShardId, JournalConfig)>,
+    pub shards: usize,
     /// Ends with a stop in order, where nothing comes between.
     pub close: bool,
 }
@@ -65,6 +69,10 @@ pub async fn live(
 ) -> Result<Ended, Broken> {
     let data = PathBuf::from(klamm_engine::io::sim::DATA);
     let store = Store::new(io.clone(), data, plan.clean, plan.tail_bytes);
+    if let Err(offline) = open_journal(&io, &store, plan).await {
+        plan.allowed.check(&offline)?;
+        return Ok(Ended::Running);
+    }
     let mut opened = Vec::new();
     let opening = topics.iter().enumerate().map(|(n, topic)| {
         store.open_partition(PartitionSpec {
@@ -140,6 +148,20 @@ pub async fn live(
             plan.allowed.check(&offline)?;
             Ok(Ended::Running)
         }
+    }
+}
+
+/// As a broker starts: what a crash has left in the journals of all shards first.
+async fn open_journal(
+    io: &LyingIo,
+    store: &Rc<Store<LyingIo>>,
+    plan: &Plan,
+) -> Result<(), Offline> {
+    let data = Path::new(klamm_engine::io::sim::DATA);
+    journal::replay(io, data, plan.shards).await?;
+    match plan.journal {
+        Some((shard, config)) => store.use_journal(shard, config).await,
+        None => Ok(()),
     }
 }
 

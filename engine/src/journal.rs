@@ -1,0 +1,618 @@
+//! One sync for all partitions of a shard.
+//!
+//! ```text
+//!   round of orders-0    --+-- its segment, written: stable
+//!   round of orders-1    --+-- its segment, written: stable          synced much later
+//!   round of payments-7  --+
+//!                          +-> gathered -> group: one write, one fdatasync -> committed
+//!
+//!   DATA/journal/0-0.journal  |head| group | group | group | older ones
+//!                0-1.journal  |head|   the next file, once this one is full
+//! ```
+//!
+//! A round of group commit goes to its segment, and its bytes go here too. It is
+//! *committed* once it is written there and synced here. So a thousand partitions that are
+//! written at once cost one sync; and a lone one is synced by overwriting blocks that the
+//! file already has, which costs a file system less than a file that grows.
+//!
+//! - Continuous, as an appender's rounds are: while one group is written and synced, what
+//!   comes gathers for the next.
+//! - A group begins at a block of its own: no block that holds a synced group is ever
+//!   written again before its file is *settled*, so a torn write hurts only what was never
+//!   acknowledged. A group is written after the one before it was synced: a bad group with
+//!   a whole one behind it is damage, never a torn tail.
+//! - A file is written again only once it is settled: what each partition has in it is
+//!   synced in the partition's own segment ([`Member::settled`]), or the partition is
+//!   gone. Full, a file is settled in the background while the other is written.
+//! - A partition that went offline can't be settled. A file with bytes of it is kept as it
+//!   is, for the replay of the next start, and another takes its place: at most the two
+//!   files that were in use for a partition that failed.
+//! - Each use of a file has a generation of its own, in its header and in every group, so
+//!   that older groups behind the newest one never count.
+//! - The first failed write or sync latches the journal, and each partition that then has
+//!   bytes for it: nothing of it is acknowledged. No room is no failure: as long as nothing
+//!   was written the partitions sync for themselves, as they do without a journal.
+//!
+//! What a start makes of it: replay.rs. The bytes: layout.rs.
+
+pub mod layout;
+mod member;
+mod replay;
+
+pub use member::Member;
+pub use replay::replay;
+
+use crate::error::Offline;
+use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
+use crate::segment::LogPosition;
+use crate::signal::Signal;
+use crate::tail::Chunk;
+use crate::units::{Offset, ShardId};
+use futures_util::future::join;
+use futures_util::stream::{self, StreamExt};
+use layout::{FOLDER, GROUP_HEAD_BYTES, Header, Place, encode_group, entry_bytes, file_name};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Files in turn: one is written while the other is settled.
+const FILES: usize = 2;
+
+/// Segments that are synced at a time when a file is settled.
+const SETTLED_AT_ONCE: usize = 32;
+
+/// One group at most, so that what waits for it does not wait for much more than a sync.
+const GROUP_BYTES_MAX: usize = 4 << 20;
+
+#[derive(Clone, Copy, Debug)]
+pub struct JournalConfig {
+    /// A file is full at this size. With 1,000 partitions of small rounds 64 MiB are some
+    /// 60 rounds, and settling is 1,000 syncs: 17 a round instead of 1,000. More would be
+    /// read, and written where it is missing, at the start after a crash.
+    pub file_bytes: u64,
+    /// A file grows by so much, zeros, until it is of full size: afterwards no commit
+    /// changes the file system's own books.
+    pub grow_bytes: u64,
+    /// Larger rounds sync for themselves: written twice, they would cost more than a sync.
+    pub entry_bytes_max: usize,
+}
+
+impl Default for JournalConfig {
+    fn default() -> JournalConfig {
+        JournalConfig {
+            file_bytes: 64 << 20,
+            grow_bytes: 1 << 20,
+            entry_bytes_max: 64 << 10,
+        }
+    }
+}
+
+pub struct Journal<I: Io> {
+    io: I,
+    dir: PathBuf,
+    shard: ShardId,
+    config: JournalConfig,
+    state: RefCell<State<I>>,
+    /// Wakes when a group is done, when a file was settled, when the journal failed.
+    progress: Rc<Signal>,
+    failed: RefCell<Option<Offline>>,
+    told_no_room: Cell<bool>,
+}
+
+struct State<I: Io> {
+    current: Option<Used<I>>,
+    free: Vec<JournalFile<I>>,
+    /// Files that are being settled.
+    settling: usize,
+    /// Files with bytes of partitions that could not be settled.
+    kept: Vec<Used<I>>,
+    /// The number of the next file that is made.
+    next_number: u32,
+    generation: u64,
+    /// Generation and groups of the file that was written before the current one.
+    previous: (u64, u64),
+    gathered: VecDeque<Waiting<I>>,
+    flushing: bool,
+}
+
+struct JournalFile<I: Io> {
+    path: PathBuf,
+    file: Rc<I::File>,
+    /// Up to here every byte was written once.
+    written: u64,
+    /// Its header says that its groups count.
+    used: bool,
+}
+
+/// A file whose groups count.
+struct Used<I: Io> {
+    file: JournalFile<I>,
+    generation: u64,
+    groups: u64,
+    /// Where the next group goes.
+    end: u64,
+    /// Where the file ends for now: less than its full size where the disk has no room.
+    limit: u64,
+    /// By the member's place in memory: who has entries here, and up to which offset.
+    members: HashMap<*const Member<I>, (Rc<Member<I>>, Offset)>,
+}
+
+/// A round that waits for its group.
+struct Waiting<I: Io> {
+    member: Rc<Member<I>>,
+    place: Place,
+    bytes: usize,
+    chunks: Vec<Rc<Chunk<I>>>,
+    fate: Rc<Cell<Option<Taken>>>,
+}
+
+/// What became of a round that was given to the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is synced here.
+    Synced,
+    /// There was no room: its partition has to sync it.
+    No,
+}
+
+impl<I: Io> Used<I> {
+    fn is_settled(&self) -> bool {
+        self.members.values().all(|(m, upto)| m.is_settled(*upto))
+    }
+}
+
+impl<I: Io> Journal<I> {
+    /// A shard's journal, after [`replay`] has seen to what a crash left of all of them.
+    pub async fn open(
+        io: I,
+        data: &Path,
+        shard: ShardId,
+        config: JournalConfig,
+    ) -> Result<Rc<Journal<I>>, Offline> {
+        assert!(config.file_bytes.is_multiple_of(BLOCK as u64));
+        assert!(config.grow_bytes.is_multiple_of(BLOCK as u64) && config.grow_bytes > 0);
+        let dir = data.join(FOLDER);
+        let mut free = Vec::new();
+        let (mut next_number, mut generation) = (0, 0);
+        for (number, path) in replay::files_of(&io, &dir, shard).await? {
+            let (file, header) = replay::open_file::<I>(&io, &path).await?;
+            assert!(
+                header.is_none_or(|h| !h.used),
+                "{}: replayed before it is opened",
+                path.display()
+            );
+            let len = file
+                .len()
+                .await
+                .map_err(|e| Offline::failed("measure", &path, e))?;
+            next_number = next_number.max(number + 1);
+            generation = generation.max(header.map_or(0, |h| h.generation));
+            free.push(JournalFile {
+                path,
+                file,
+                written: len / BLOCK as u64 * BLOCK as u64,
+                used: false,
+            });
+        }
+        Ok(Rc::new(Journal {
+            io,
+            dir,
+            shard,
+            config,
+            state: RefCell::new(State {
+                current: None,
+                free,
+                settling: 0,
+                kept: Vec::new(),
+                next_number,
+                generation,
+                previous: (0, 0),
+                gathered: VecDeque::new(),
+                flushing: false,
+            }),
+            progress: Signal::new(),
+            failed: RefCell::default(),
+            told_no_room: Cell::new(false),
+        }))
+    }
+
+    /// Whether a round of so many bytes goes here.
+    pub fn takes(&self, bytes: usize) -> bool {
+        bytes <= self.config.entry_bytes_max
+    }
+
+    /// Takes a round's bytes, from one position of a segment to another, which are in
+    /// `chunks`. Resolves once they are synced here.
+    pub fn commit(
+        self: &Rc<Self>,
+        member: &Rc<Member<I>>,
+        from: LogPosition,
+        to: LogPosition,
+        chunks: Vec<Rc<Chunk<I>>>,
+    ) -> impl Future<Output = Result<Taken, Offline>> + 'static {
+        assert!(from.segment == to.segment && from.pos < to.pos && from.offset < to.offset);
+        let fate = Rc::new(Cell::new(None));
+        if self.failed.borrow().is_none() {
+            let mut state = self.state.borrow_mut();
+            state.gathered.push_back(Waiting {
+                member: member.clone(),
+                place: Place {
+                    id: member.id,
+                    folder: member.folder.clone(),
+                    segment: from.segment,
+                    pos: from.pos,
+                    from: from.offset,
+                    to: to.offset,
+                },
+                bytes: (to.pos.0 - from.pos.0) as usize,
+                chunks,
+                fate: fate.clone(),
+            });
+            if !state.flushing {
+                state.flushing = true;
+                self.io.spawn(self.clone().flush_loop());
+            }
+        }
+        let this = self.clone();
+        self.progress.until(move || {
+            if let Some(taken) = fate.get() {
+                return Some(Ok(taken));
+            }
+            this.failed.borrow().clone().map(Err)
+        })
+    }
+
+    async fn flush_loop(self: Rc<Self>) {
+        loop {
+            let group = {
+                let mut state = self.state.borrow_mut();
+                let group = state.next_group(self.group_bytes_max());
+                state.flushing = !group.is_empty();
+                group
+            };
+            if group.is_empty() {
+                break;
+            }
+            match self.write(&group).await {
+                Ok(taken) => group.iter().for_each(|w| w.fate.set(Some(taken))),
+                Err(offline) => {
+                    log::error!(
+                        "{offline}; the shard acknowledges no small round until the broker is restarted"
+                    );
+                    self.state.borrow_mut().flushing = false;
+                    self.failed.borrow_mut().get_or_insert(offline);
+                    break;
+                }
+            }
+            self.progress.wake();
+        }
+        self.progress.wake();
+    }
+
+    fn group_bytes_max(&self) -> usize {
+        let room = self.config.file_bytes - BLOCK as u64;
+        GROUP_BYTES_MAX.min(usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
+    async fn write(self: &Rc<Self>, group: &[Waiting<I>]) -> Result<Taken, Offline> {
+        let bytes = GROUP_HEAD_BYTES + group.iter().map(Waiting::size).sum::<usize>();
+        let blocks = bytes.next_multiple_of(BLOCK);
+        if !self.make_room(blocks as u64).await? {
+            if !self.told_no_room.replace(true) {
+                log::warn!(
+                    "{}: no room for the journal; each partition syncs for itself, which is slower",
+                    self.dir.display()
+                );
+            }
+            return Ok(Taken::No);
+        }
+        let (file, path, generation, end, number, written) = {
+            let state = self.state.borrow();
+            let current = state.current.as_ref().expect("there is room in it");
+            (
+                current.file.file.clone(),
+                current.file.path.clone(),
+                current.generation,
+                current.end,
+                current.groups,
+                current.file.written,
+            )
+        };
+        let mut buf = self.io.alloc(blocks);
+        let entries: Vec<_> = group.iter().map(|w| (&w.place, w.parts())).collect();
+        encode_group(buf.as_mut(), generation, number, &entries);
+        let behind = end + blocks as u64;
+        let grown = behind
+            .next_multiple_of(self.config.grow_bytes)
+            .min(self.config.file_bytes)
+            .max(behind);
+        let group_write = write_whole(&self.io, &file, Rc::new(buf), end);
+        let zeros = async {
+            if behind <= written || behind == grown {
+                return Ok(());
+            }
+            let mut zeros = self.io.alloc((grown - behind) as usize);
+            zeros.as_mut().fill(0);
+            write_whole(&self.io, &file, Rc::new(zeros), behind).await
+        };
+        let (first, second) = join(group_write, zeros).await;
+        first
+            .and(second)
+            .map_err(|e| Offline::failed("write", &path, e))?;
+        file.fdatasync()
+            .await
+            .map_err(|e| Offline::failed("sync", &path, e))?;
+        let mut state = self.state.borrow_mut();
+        let current = state.current.as_mut().expect("nobody else ends its use");
+        current.end = behind;
+        current.groups += 1;
+        if behind > written {
+            current.file.written = grown;
+        }
+        for waiting in group {
+            let known = current
+                .members
+                .entry(Rc::as_ptr(&waiting.member))
+                .or_insert_with(|| (waiting.member.clone(), waiting.place.to));
+            known.1 = known.1.max(waiting.place.to);
+        }
+        Ok(Taken::Synced)
+    }
+
+    /// Sees to it that so many bytes fit into the current file. False: the disk is full.
+    async fn make_room(self: &Rc<Self>, bytes: u64) -> Result<bool, Offline> {
+        loop {
+            let grow = {
+                let state = self.state.borrow();
+                match &state.current {
+                    Some(current) if current.end + bytes <= current.limit => {
+                        let end = current.end + bytes;
+                        if end <= current.file.written {
+                            return Ok(true);
+                        }
+                        let want = end
+                            .next_multiple_of(self.config.grow_bytes)
+                            .min(self.config.file_bytes)
+                            .max(end);
+                        Some((current.file.file.clone(), current.file.path.clone(), want))
+                    }
+                    _ => None,
+                }
+            };
+            let Some((file, path, want)) = grow else {
+                if !self.next_file(bytes).await? {
+                    return Ok(false);
+                }
+                continue;
+            };
+            match file.allocate(want).await {
+                Ok(()) => return Ok(true),
+                // A file system without fallocate: the file grows by its writes.
+                Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(true),
+                Err(e) if e.kind() == ErrorKind::StorageFull => {
+                    let mut state = self.state.borrow_mut();
+                    let current = state.current.as_mut().expect("it was just looked at");
+                    if current.groups == 0 {
+                        return Ok(false);
+                    }
+                    // What it has must do.
+                    current.limit = current.file.written;
+                }
+                Err(e) => return Err(Offline::failed("reserve room in", path, e)),
+            }
+        }
+    }
+
+    /// Ends the use of the current file, and begins that of the next. False: none is to
+    /// be had.
+    async fn next_file(self: &Rc<Self>, bytes: u64) -> Result<bool, Offline> {
+        let full = {
+            let mut state = self.state.borrow_mut();
+            let settled = state.kept.extract_if(.., |used| used.is_settled());
+            let settled: Vec<_> = settled.map(|used| used.file).collect();
+            state.free.extend(settled);
+            let full = state.current.take();
+            if let Some(full) = &full {
+                state.previous = (full.generation, full.groups);
+                state.settling += 1;
+            }
+            full
+        };
+        if let Some(full) = full {
+            self.settle_beside(full);
+        }
+        loop {
+            let free = self.state.borrow_mut().free.pop();
+            if let Some(file) = free {
+                return self.begin_use(file, bytes).await;
+            }
+            let settling = self.state.borrow().settling;
+            if settling < FILES {
+                match self.make_file().await {
+                    Ok(()) => continue,
+                    Err((_, e)) if e.kind() == ErrorKind::StorageFull && settling == 0 => {
+                        return Ok(false);
+                    }
+                    Err((_, e)) if e.kind() == ErrorKind::StorageFull => {}
+                    Err((doing, e)) => return Err(Offline::failed(doing, &self.dir, e)),
+                }
+            }
+            let this = self.clone();
+            self.progress
+                .until(move || {
+                    let state = this.state.borrow();
+                    (!state.free.is_empty() || state.settling < settling).then_some(())
+                })
+                .await;
+        }
+    }
+
+    /// Says in a file's header that a new use of it begins. Synced before its first group is
+    /// written: else a crash could leave the header of the old use, and groups of that one
+    /// written over. False: the disk is full.
+    async fn begin_use(&self, mut file: JournalFile<I>, bytes: u64) -> Result<bool, Offline> {
+        if file.written == 0 {
+            match file.file.allocate(BLOCK as u64).await {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::Unsupported => {}
+                Err(e) if e.kind() == ErrorKind::StorageFull => {
+                    self.state.borrow_mut().free.push(file);
+                    return Ok(false);
+                }
+                Err(e) => return Err(Offline::failed("reserve room in", file.path, e)),
+            }
+        }
+        let header = {
+            let mut state = self.state.borrow_mut();
+            state.generation += 1;
+            Header {
+                generation: state.generation,
+                used: true,
+                previous: state.previous,
+            }
+        };
+        replay::write_header(&self.io, &file.file, &file.path, header).await?;
+        file.used = true;
+        file.written = file.written.max(BLOCK as u64);
+        let limit = self.config.file_bytes.max(BLOCK as u64 + bytes);
+        self.state.borrow_mut().current = Some(Used {
+            file,
+            generation: header.generation,
+            groups: 0,
+            end: BLOCK as u64,
+            limit,
+            members: HashMap::new(),
+        });
+        Ok(true)
+    }
+
+    async fn make_file(&self) -> Result<(), (&'static str, std::io::Error)> {
+        let number = self.state.borrow().next_number;
+        if number == 0 {
+            let made = self.io.create_dir_all(&self.dir).await;
+            made.map_err(|e| ("create", e))?;
+            if let Some(data) = self.dir.parent() {
+                self.io.sync_dir(data).await.map_err(|e| ("sync", e))?;
+            }
+        }
+        let path = self.dir.join(file_name(self.shard, number));
+        let file = self.io.open(&path, Open::New).await;
+        let file = file.map_err(|e| ("create a file in", e))?;
+        self.io.sync_dir(&self.dir).await.map_err(|e| ("sync", e))?;
+        let mut state = self.state.borrow_mut();
+        state.next_number = number + 1;
+        state.free.push(JournalFile {
+            path,
+            file: Rc::new(file),
+            written: 0,
+            used: false,
+        });
+        Ok(())
+    }
+
+    /// Settles a full file in the background.
+    fn settle_beside(self: &Rc<Self>, full: Used<I>) {
+        let members: Vec<_> = full.members.values().cloned().collect();
+        let this = self.clone();
+        self.io.spawn(async move {
+            stream::iter(members)
+                .for_each_concurrent(SETTLED_AT_ONCE, |(member, upto)| async move {
+                    member.settle(upto).await;
+                })
+                .await;
+            this.settled(full);
+        });
+    }
+
+    fn settled(&self, full: Used<I>) {
+        let mut state = self.state.borrow_mut();
+        state.settling -= 1;
+        if full.is_settled() {
+            state.free.push(full.file);
+        } else {
+            log::warn!(
+                "{}: kept for the next start: it holds records of a partition that went offline",
+                full.file.path.display()
+            );
+            state.kept.push(full);
+        }
+        drop(state);
+        self.progress.wake();
+    }
+}
+
+impl<I: Io> Journal<I> {
+    /// After all partitions of the shard were closed in order: says that nothing here
+    /// counts any more. A file with bytes of a partition that could not be settled stays as
+    /// it is.
+    pub async fn close(&self) -> Result<(), Offline> {
+        self.progress
+            .until(|| {
+                let state = self.state.borrow();
+                (!state.flushing && state.settling == 0).then_some(())
+            })
+            .await;
+        let retired: Vec<(Rc<I::File>, PathBuf, u64)> = {
+            let mut state = self.state.borrow_mut();
+            let generation = state.generation;
+            let current = state.current.take();
+            let kept = std::mem::take(&mut state.kept);
+            let (settled, kept) = kept
+                .into_iter()
+                .chain(current)
+                .partition::<Vec<_>, _>(Used::is_settled);
+            state.kept = kept;
+            state.free.extend(settled.into_iter().map(|used| used.file));
+            let used = state.free.iter_mut().filter(|file| file.used);
+            used.map(|file| {
+                file.used = false;
+                (file.file.clone(), file.path.clone(), generation)
+            })
+            .collect()
+        };
+        for (file, path, generation) in retired {
+            replay::retire(&self.io, &file, &path, generation).await?;
+        }
+        Ok(())
+    }
+}
+
+impl<I: Io> Waiting<I> {
+    fn size(&self) -> usize {
+        entry_bytes(&self.place.folder, self.bytes)
+    }
+
+    /// Its bytes, as they lie in the chunks. A chunk may begin with the partial block of
+    /// the one before it.
+    fn parts(&self) -> Vec<&[u8]> {
+        let mut at = self.place.pos;
+        let end = at.plus(self.bytes as u64);
+        let mut parts = Vec::with_capacity(self.chunks.len());
+        for chunk in &self.chunks {
+            let to = chunk.end.min(end);
+            parts.push(chunk.slice(at, to));
+            at = to;
+        }
+        assert_eq!(at, end, "the chunks hold the round");
+        parts
+    }
+}
+
+impl<I: Io> State<I> {
+    /// What has gathered, as far as it goes in one group.
+    fn next_group(&mut self, bytes_max: usize) -> Vec<Waiting<I>> {
+        let mut bytes = GROUP_HEAD_BYTES;
+        let mut count = 0;
+        for waiting in &self.gathered {
+            bytes += waiting.size();
+            if count > 0 && bytes > bytes_max {
+                break;
+            }
+            count += 1;
+        }
+        self.gathered.drain(..count).collect()
+    }
+}

@@ -1,0 +1,420 @@
+//! What a start makes of the journals that a crash has left.
+//!
+//! ```text
+//!   every file, oldest use first:  groups -> entries by partition -> written where they are
+//!   missing -> synced, and marked as committed
+//!   then every file is retired: its header says that nothing in it counts
+//! ```
+//!
+//! It runs once, before any partition is opened and before any shard's journal is: the
+//! number of shards may have changed since. Until every file is retired no segment is
+//! changed by anyone else, so a crash in the middle is made good by doing it all again.
+//!
+//! | what is found | what it means | what happens |
+//! |---|---|---|
+//! | no file, a header of zeros, a header that says unused | nothing counts | nothing |
+//! | no whole group at the end of the newest file, none of its generation behind | torn, never acknowledged | ends there |
+//! | a bad group, a whole one of the same generation behind it | it was synced: damage | error, nothing is opened |
+//! | a file that ends before the group that the next file says was its last | it was synced: damage | error, nothing is opened |
+//! | a bad header | a header is one sector, never torn: damage | error, nothing is opened |
+//! | an entry of a folder that is gone, or is of another topic id | deleted | skipped |
+//! | an entry of a segment that has a successor | a segment with a successor was synced whole | skipped |
+//! | an entry of a segment that is gone, no newer one there | damage | error |
+//! | the segment ends before the entry begins | bytes that were synced are gone | error |
+//! | the segment has the bytes | written, perhaps not synced | synced |
+//! | the segment has other bytes, or none | lost by the power cut | written, synced |
+//!
+//! An error leaves all files as they are, and says which file and byte; who gives up what
+//! is there moves that file away.
+
+use super::layout::{self, Entry, FOLDER, Found, Header, decode_group};
+use crate::error::Offline;
+use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
+use crate::mark::{self, Mark};
+use crate::scan::Window;
+use crate::segment::{file_name, parse_file_name};
+use crate::store::read_topic_id;
+use crate::units::{BytePos, PartitionId, ShardId};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Partitions at a time.
+const CONCURRENT: usize = 32;
+
+/// Bytes read, compared and written at a time.
+const STEP_BYTES: usize = 1 << 20;
+
+/// What a journal of a file holds.
+struct Held<I: Io> {
+    path: PathBuf,
+    shard: ShardId,
+    file: Rc<I::File>,
+    header: Header,
+}
+
+/// Brings the segments up to what the journals hold, and retires the journals. Files of
+/// shards that are no more, with `shards` of them, are removed.
+pub async fn replay<I: Io>(io: &I, data: &Path, shards: usize) -> Result<(), Offline> {
+    let dir = data.join(FOLDER);
+    let mut held = Vec::new();
+    let mut surplus = Vec::new();
+    for (shard, _, path) in list(io, &dir).await? {
+        if usize::from(shard.0) >= shards {
+            surplus.push(path.clone());
+        }
+        let (file, header) = open_file::<I>(io, &path).await?;
+        if let Some(header) = header.filter(|h| h.used) {
+            held.push(Held {
+                path,
+                shard,
+                file,
+                header,
+            });
+        }
+    }
+    held.sort_by_key(|h: &Held<I>| (h.shard, h.header.generation));
+    for (n, one) in held.iter().enumerate() {
+        let next = held.get(n + 1).filter(|next| next.shard == one.shard);
+        let groups = next
+            .map(|next| next.header.previous)
+            .filter(|(generation, _)| *generation == one.header.generation)
+            .map(|(_, groups)| groups);
+        replay_file(io, data, one, groups).await?;
+    }
+    for one in &held {
+        retire(io, &one.file, &one.path, one.header.generation).await?;
+    }
+    drop(held);
+    if !surplus.is_empty() {
+        for path in surplus {
+            let removed = io.remove_file(&path).await;
+            removed.map_err(|e| Offline::failed("remove", path, e))?;
+        }
+        let synced = io.sync_dir(&dir).await;
+        synced.map_err(|e| Offline::failed("sync", dir, e))?;
+    }
+    Ok(())
+}
+
+async fn list<I: Io>(io: &I, dir: &Path) -> Result<Vec<(ShardId, u32, PathBuf)>, Offline> {
+    let entries = match io.read_dir(dir).await {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Offline::failed("list", dir, e)),
+    };
+    let files = entries.into_iter().filter(|e| !e.is_dir).filter_map(|e| {
+        let (shard, number) = layout::parse_file_name(&e.name)?;
+        Some((shard, number, dir.join(e.name)))
+    });
+    Ok(files.collect())
+}
+
+/// One shard's files, with their numbers.
+pub(super) async fn files_of<I: Io>(
+    io: &I,
+    dir: &Path,
+    shard: ShardId,
+) -> Result<Vec<(u32, PathBuf)>, Offline> {
+    let all = list(io, dir).await?;
+    let own = all.into_iter().filter(|(of, _, _)| *of == shard);
+    Ok(own.map(|(_, number, path)| (number, path)).collect())
+}
+
+pub(super) async fn open_file<I: Io>(
+    io: &I,
+    path: &Path,
+) -> Result<(Rc<I::File>, Option<Header>), Offline> {
+    let file = io.open(path, Open::Existing).await;
+    let file = file.map_err(|e| Offline::failed("open", path, e))?;
+    let block = file.read_at(0, BLOCK).await;
+    let block = block.map_err(|e| Offline::failed("read", path, e))?;
+    let header = Header::decode(&block).map_err(|what| damaged(path, 0, &what))?;
+    Ok((Rc::new(file), header))
+}
+
+/// Says that nothing in a file counts, from now on and after any crash.
+pub(super) async fn retire<I: Io>(
+    io: &I,
+    file: &Rc<I::File>,
+    path: &Path,
+    generation: u64,
+) -> Result<(), Offline> {
+    let header = Header {
+        generation,
+        used: false,
+        previous: (0, 0),
+    };
+    write_header(io, file, path, header).await
+}
+
+/// Writes and syncs a file's header.
+pub(super) async fn write_header<I: Io>(
+    io: &I,
+    file: &Rc<I::File>,
+    path: &Path,
+    header: Header,
+) -> Result<(), Offline> {
+    let mut block = io.alloc(BLOCK);
+    header.encode(block.as_mut());
+    write_whole(io, file, Rc::new(block), 0)
+        .await
+        .map_err(|e| Offline::failed("write", path, e))?;
+    file.fdatasync()
+        .await
+        .map_err(|e| Offline::failed("sync", path, e))
+}
+
+fn damaged(path: &Path, at: usize, what: &str) -> Offline {
+    Offline::corrupt(
+        path,
+        BytePos(at as u64),
+        format!(
+            "{what}; acknowledged records may be in it that their segments do not have. Restore the file, or move it away to give up what only it has"
+        ),
+    )
+}
+
+async fn replay_file<I: Io>(
+    io: &I,
+    data: &Path,
+    held: &Held<I>,
+    groups: Option<u64>,
+) -> Result<(), Offline> {
+    let bytes = read_whole(&held.file, &held.path).await?;
+    let entries = parse(&bytes, held.header.generation, groups)
+        .map_err(|(at, what)| damaged(&held.path, at, &what))?;
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut by_partition: BTreeMap<PartitionId, Vec<Entry>> = BTreeMap::new();
+    for entry in entries {
+        by_partition.entry(entry.place.id).or_default().push(entry);
+    }
+    log::info!(
+        "{}: records of {} partitions are brought to their segments",
+        held.path.display(),
+        by_partition.len()
+    );
+    let bytes = &bytes;
+    stream::iter(by_partition)
+        .map(Ok)
+        .try_for_each_concurrent(CONCURRENT, |(id, entries)| async move {
+            bring(io, data, id, entries, bytes).await
+        })
+        .await
+}
+
+async fn read_whole<F: File>(file: &Rc<F>, path: &Path) -> Result<Vec<u8>, Offline> {
+    let len = file.len().await;
+    let len = len.map_err(|e| Offline::failed("measure", path, e))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+    let mut window = Window::new(file.clone(), path, len, STEP_BYTES);
+    while (bytes.len() as u64) < len {
+        let step = window.get(bytes.len() as u64, STEP_BYTES).await?;
+        if step.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(step);
+    }
+    Ok(bytes)
+}
+
+/// The entries of a file's groups, in order. `groups`: how many there must be, where that
+/// is known. Err: where it is damaged, and how.
+pub(super) fn parse(
+    file: &[u8],
+    generation: u64,
+    groups: Option<u64>,
+) -> Result<Vec<Entry>, (usize, String)> {
+    let mut entries = Vec::new();
+    let (mut at, mut number) = (BLOCK, 0);
+    loop {
+        match decode_group(file, at, generation) {
+            (Found::Whole(group), is) if is == number => {
+                entries.extend(group.entries);
+                at += group.len.next_multiple_of(BLOCK);
+                number += 1;
+                continue;
+            }
+            _ => {}
+        }
+        if groups.is_some_and(|groups| number < groups) {
+            let what = format!(
+                "its groups end with number {number}, and the file that was written next says that there were more"
+            );
+            return Err((at, what));
+        }
+        // A group is written once the one before it was synced.
+        let mut behind = at + BLOCK;
+        while behind < file.len() {
+            let (found, is) = decode_group(file, behind, generation);
+            if !matches!(found, Found::Nothing) && is > number {
+                let what = format!(
+                    "group {number} is not whole, and group {is}, at byte {behind}, was written after it was synced"
+                );
+                return Err((at, what));
+            }
+            behind += BLOCK;
+        }
+        return Ok(entries);
+    }
+}
+
+/// Bytes of a segment that lie side by side.
+struct Run {
+    pos: u64,
+    bytes: Vec<u8>,
+}
+
+/// Brings one partition's segment up to its entries.
+async fn bring<I: Io>(
+    io: &I,
+    data: &Path,
+    id: PartitionId,
+    entries: Vec<Entry>,
+    file: &[u8],
+) -> Result<(), Offline> {
+    let folder = entries[0].place.folder.clone();
+    let dir = data.join(&*folder);
+    let is = read_topic_id(io, &dir).await?;
+    if is.map(|(topic, _)| topic) != Some(id.topic) {
+        log::info!(
+            "{}: of another topic than {}, or gone; what the journal has of that one is skipped",
+            dir.display(),
+            id.topic
+        );
+        return Ok(());
+    }
+    let names = io.read_dir(&dir).await;
+    let names = names.map_err(|e| Offline::failed("list", &dir, e))?;
+    let newest = names
+        .iter()
+        .filter_map(|e| parse_file_name(&e.name, "log"))
+        .max();
+    let last = entries
+        .last()
+        .expect("a partition with entries")
+        .place
+        .clone();
+    let path = dir.join(file_name(last.segment, "log"));
+    if newest.is_none_or(|newest| newest < last.segment) {
+        return Err(Offline::corrupt(
+            path,
+            last.pos,
+            format!(
+                "records up to offset {} were committed to it, and it is missing",
+                last.to
+            ),
+        ));
+    }
+    if newest != Some(last.segment) {
+        return Ok(());
+    }
+    let mut runs: Vec<Run> = Vec::new();
+    for entry in entries.iter().filter(|e| e.place.segment == last.segment) {
+        let bytes = &file[entry.bytes.clone()];
+        let pos = entry.place.pos.0;
+        match runs.last_mut() {
+            Some(run) if run.pos + run.bytes.len() as u64 == pos => {
+                run.bytes.extend_from_slice(bytes);
+            }
+            _ => runs.push(Run {
+                pos,
+                bytes: bytes.to_vec(),
+            }),
+        }
+    }
+    let segment = io.open(&path, Open::Existing).await;
+    let segment = Rc::new(segment.map_err(|e| Offline::failed("open", &path, e))?);
+    for run in &runs {
+        bring_run(io, &path, &segment, run).await?;
+    }
+    let synced = segment.fdatasync().await;
+    synced.map_err(|e| Offline::failed("sync", &path, e))?;
+    let end = Mark {
+        segment: last.segment,
+        pos: last
+            .pos
+            .plus(entries.last().map_or(0, |e| e.bytes.len()) as u64),
+        offset: last.to,
+        window: 0,
+    };
+    bring_mark(io, &dir, end).await
+}
+
+async fn bring_run<I: Io>(
+    io: &I,
+    path: &Path,
+    segment: &Rc<I::File>,
+    run: &Run,
+) -> Result<(), Offline> {
+    let len = segment.len().await;
+    let len = len.map_err(|e| Offline::failed("measure", path, e))?;
+    if len < run.pos {
+        return Err(Offline::corrupt(
+            path,
+            BytePos(len),
+            format!(
+                "the file ends here, and the journal goes on at byte {}",
+                run.pos
+            ),
+        ));
+    }
+    let (block, end) = (BLOCK as u64, run.pos + run.bytes.len() as u64);
+    let mut start = run.pos / block * block;
+    while start < end {
+        let upto = end.next_multiple_of(block).min(start + STEP_BYTES as u64);
+        let (from, to) = (run.pos.max(start), end.min(upto));
+        let wanted = &run.bytes[(from - run.pos) as usize..(to - run.pos) as usize];
+        let size = (upto - start) as usize;
+        let has = segment.read_at(start, size).await;
+        let has = has.map_err(|e| Offline::failed("read", path, e))?;
+        let place = (from - start) as usize..(to - start) as usize;
+        if has.get(place.clone()) != Some(wanted) {
+            // What else is in the first and the last block stays as it is.
+            let mut buf = io.alloc(size);
+            let out = buf.as_mut();
+            out.fill(0);
+            out[..has.len()].copy_from_slice(&has);
+            out[place].copy_from_slice(wanted);
+            drop(has);
+            let written = write_whole(io, segment, Rc::new(buf), start).await;
+            written.map_err(|e| Offline::failed("write", path, e))?;
+        }
+        start = upto;
+    }
+    Ok(())
+}
+
+/// The mark says no less than the journal did: what is damaged below it from now on is no
+/// torn tail.
+async fn bring_mark<I: Io>(io: &I, dir: &Path, end: Mark) -> Result<(), Offline> {
+    let path = dir.join(mark::FILE_NAME);
+    let file = match io.open(&path, Open::Existing).await {
+        Ok(file) => Rc::new(file),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Offline::failed("open", path, e)),
+    };
+    let block = file.read_at(0, BLOCK).await;
+    let block = block.map_err(|e| Offline::failed("read", &path, e))?;
+    let Some(is) = Mark::decode(&block).filter(|is| is.offset < end.offset) else {
+        return Ok(());
+    };
+    drop(block);
+    let mut block = io.alloc(BLOCK);
+    block.as_mut().fill(0);
+    let mark = Mark {
+        window: is.window,
+        ..end
+    };
+    mark.encode(block.as_mut());
+    write_whole(io, &file, Rc::new(block), 0)
+        .await
+        .map_err(|e| Offline::failed("write", &path, e))?;
+    file.fdatasync()
+        .await
+        .map_err(|e| Offline::failed("sync", &path, e))
+}

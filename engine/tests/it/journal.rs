@@ -1,0 +1,290 @@
+//! What a shard's journal is for, and what it leaves behind.
+
+use crate::world::*;
+use klamm_engine::config::LogConfig;
+use klamm_engine::error::Offline;
+use klamm_engine::io::Io;
+use klamm_engine::io::sim::{OpKind, Sim, SimIo};
+use klamm_engine::journal::layout::Header;
+use klamm_engine::journal::{self, JournalConfig};
+use klamm_engine::partition::Partition;
+use klamm_engine::store::{Entry, PartitionSpec, Store};
+use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+const DATA: &str = "/data";
+const FILE: &str = "/data/journal/0-0.journal";
+
+fn small() -> JournalConfig {
+    JournalConfig {
+        file_bytes: 32 << 10,
+        grow_bytes: 8 << 10,
+        entry_bytes_max: 4 << 10,
+    }
+}
+
+async fn start(io: &SimIo, config: JournalConfig) -> Result<Rc<Store<SimIo>>, Offline> {
+    journal::replay(io, Path::new(DATA), 1).await?;
+    let store = Store::new(io.clone(), PathBuf::from(DATA), false, 64 << 10);
+    store.use_journal(ShardId(0), config).await?;
+    Ok(store)
+}
+
+async fn open_in(
+    store: &Rc<Store<SimIo>>,
+    topic: &str,
+    id: u8,
+    index: i32,
+) -> Result<Rc<Partition<SimIo>>, Offline> {
+    let spec = PartitionSpec {
+        id: PartitionId {
+            topic: TopicId([id; 16]),
+            index,
+        },
+        topic: topic.to_owned(),
+        leader_epoch: LeaderEpoch(0),
+        config: LogConfig::default(),
+    };
+    match store.open_partition(spec).await {
+        Entry::Online(partition) => Ok(partition),
+        Entry::Offline(offline) => Err(offline),
+    }
+}
+
+/// Appends a record, and waits until it is acknowledged.
+async fn put(partition: &Rc<Partition<SimIo>>, number: u64) -> Result<(), Offline> {
+    let appended = partition
+        .append(&batch(&[value(number, 300)], 5))
+        .expect("taken");
+    partition.acknowledged(appended.next_offset).await
+}
+
+async fn numbers(partition: &Rc<Partition<SimIo>>) -> Vec<(i64, Vec<u8>)> {
+    read_all(partition, partition.offsets().log_start, || 4000)
+        .await
+        .expect("reads")
+}
+
+#[test]
+fn many_partitions_that_are_written_at_once_share_a_sync() {
+    let sim = Sim::from_seed(1);
+    let io = sim.io();
+    let partitions = sim.run(async {
+        let store = start(&io, JournalConfig::default()).await.unwrap();
+        let mut partitions = Vec::new();
+        for index in 0..50 {
+            partitions.push(open_in(&store, "orders", 7, index).await.unwrap());
+        }
+        partitions
+    });
+    for round in 0..4 {
+        let before = sim.sync_points();
+        sim.run(async {
+            let upto: Vec<_> = partitions
+                .iter()
+                .map(|p| {
+                    p.append(&batch(&[value(round, 300)], 5))
+                        .unwrap()
+                        .next_offset
+                })
+                .collect();
+            for (partition, upto) in partitions.iter().zip(upto) {
+                partition.acknowledged(upto).await.unwrap();
+            }
+        });
+        let syncs = sim.sync_points() - before;
+        // The first round makes the file; each may take a few groups, for the segments'
+        // room is reserved at different times.
+        let most = if round == 0 { 16 } else { 4 };
+        assert!(
+            syncs <= most,
+            "round {round}: {syncs} syncs for 50 partitions"
+        );
+    }
+    sim.power_cut();
+    let io = sim.restart();
+    sim.run(async {
+        let store = start(&io, JournalConfig::default()).await.unwrap();
+        for index in 0..50 {
+            let orders = open_in(&store, "orders", 7, index).await.unwrap();
+            let all: Vec<_> = (0..4).map(|n| (n as i64, value(n, 300))).collect();
+            assert_eq!(numbers(&orders).await, all, "partition {index}");
+        }
+    });
+}
+
+#[test]
+fn what_a_deleted_topic_left_in_the_journal_is_not_its_namesakes() {
+    for seed in 0..50 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        sim.run(async {
+            let store = start(&io, small()).await.unwrap();
+            let old = open_in(&store, "orders", 7, 0).await.unwrap();
+            let other = open_in(&store, "payments", 8, 0).await.unwrap();
+            for n in 0..5 {
+                put(&old, 100 + n).await.unwrap();
+                put(&other, n).await.unwrap();
+            }
+            let id = PartitionId {
+                topic: TopicId([7; 16]),
+                index: 0,
+            };
+            store.remove_partition(&id, "orders").await.unwrap();
+            let new = open_in(&store, "orders", 9, 0).await.unwrap();
+            put(&new, 1).await.unwrap();
+        });
+        sim.power_cut();
+        let io = sim.restart();
+        sim.run(async {
+            let store = start(&io, small()).await.unwrap();
+            let new = open_in(&store, "orders", 9, 0).await.unwrap();
+            assert_eq!(numbers(&new).await, [(0, value(1, 300))], "seed {seed}");
+            let other = open_in(&store, "payments", 8, 0).await.unwrap();
+            assert_eq!(numbers(&other).await.len(), 5, "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn a_partition_that_goes_offline_loses_nothing_and_stops_nobody() {
+    for seed in 0..20 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        sim.run(async {
+            let store = start(&io, small()).await.unwrap();
+            let bad = open_in(&store, "orders", 7, 0).await.unwrap();
+            let good = open_in(&store, "payments", 8, 0).await.unwrap();
+            for n in 0..3 {
+                put(&bad, n).await.unwrap();
+            }
+            // The first sync of its segment is when the journal's file is full.
+            sim.fail(OpKind::Sync, "/data/orders-0/00000000000000000000.log", 0);
+            for n in 0..60 {
+                put(&good, n).await.unwrap();
+            }
+            assert!(bad.offline().is_some(), "seed {seed}");
+        });
+        assert!(
+            sim.list("/data/journal").len() > 2,
+            "seed {seed}: another file takes its place: {:?}",
+            sim.list("/data/journal")
+        );
+        sim.power_cut();
+        let io = sim.restart();
+        sim.run(async {
+            let store = start(&io, small()).await.unwrap();
+            let bad = open_in(&store, "orders", 7, 0).await.unwrap();
+            let good = open_in(&store, "payments", 8, 0).await.unwrap();
+            assert_eq!(numbers(&bad).await.len(), 3, "seed {seed}");
+            assert_eq!(numbers(&good).await.len(), 60, "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn a_journal_that_fails_acknowledges_nothing_more() {
+    for op in [OpKind::Sync, OpKind::Write] {
+        let sim = Sim::from_seed(2);
+        let io = sim.io();
+        sim.run(async {
+            let store = start(&io, small()).await.unwrap();
+            let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+            let payments = open_in(&store, "payments", 8, 0).await.unwrap();
+            put(&orders, 0).await.unwrap();
+            put(&payments, 0).await.unwrap();
+            sim.fail(op, FILE, 0);
+            let told = put(&orders, 1).await.unwrap_err();
+            assert!(told.to_string().contains("0-0.journal"), "{told}");
+            put(&payments, 1).await.unwrap_err();
+        });
+        sim.power_cut();
+        let io = sim.restart();
+        sim.run(async {
+            let store = start(&io, small()).await.unwrap();
+            let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+            assert!(!numbers(&orders).await.is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_stop_in_order_leaves_nothing_to_replay() {
+    let sim = Sim::from_seed(3);
+    let io = sim.io();
+    sim.run(async {
+        let store = start(&io, small()).await.unwrap();
+        let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+        for n in 0..40 {
+            put(&orders, n).await.unwrap();
+        }
+        store.close_all().await.unwrap();
+    });
+    sim.power_cut();
+    for name in sim.list("/data/journal") {
+        let bytes = sim.read_stable(format!("/data/journal/{name}")).unwrap();
+        let header = Header::decode(&bytes[..4096]).unwrap();
+        assert!(header.is_none_or(|h| !h.used), "{name}: {header:?}");
+    }
+    let io = sim.restart();
+    let before = sim.sync_points();
+    sim.run(journal::replay(&io, Path::new(DATA), 1)).unwrap();
+    assert_eq!(sim.sync_points(), before, "nothing was written");
+}
+
+#[test]
+fn a_disk_without_room_for_a_journal_still_syncs() {
+    let sim = Sim::from_seed(4);
+    let io = sim.io();
+    sim.run(async {
+        let store = start(&io, JournalConfig::default()).await.unwrap();
+        let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+        // Room for a segment of a few blocks, and not for a journal's first step.
+        sim.capacity(Some(sim.used() + (300 << 10)));
+        for n in 0..20 {
+            put(&orders, n).await.unwrap();
+        }
+    });
+    sim.power_cut();
+    let io = sim.restart();
+    sim.run(async {
+        let store = start(&io, small()).await.unwrap();
+        let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+        assert_eq!(numbers(&orders).await.len(), 20);
+    });
+}
+
+#[test]
+fn damage_inside_a_journal_is_told_and_nothing_is_opened() {
+    let sim = Sim::from_seed(5);
+    let io = sim.io();
+    sim.run(async {
+        let store = start(&io, small()).await.unwrap();
+        let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+        for n in 0..3 {
+            put(&orders, n).await.unwrap();
+        }
+        assert_eq!(orders.offsets().log_end, Offset(3));
+    });
+    sim.power_cut();
+    // The second group, of three.
+    sim.flip_bit(FILE, 2 * 4096 + 200);
+    let io = sim.restart();
+    for _ in 0..2 {
+        let told = sim.run(start(&io, small())).err().expect("it is damaged");
+        let told = told.to_string();
+        assert!(
+            told.contains("0-0.journal is damaged at byte 8192"),
+            "{told}"
+        );
+    }
+    // Whoever gives up what it has moves it away.
+    sim.run(async {
+        io.rename(Path::new(FILE), Path::new("/data/journal.removed"))
+            .await
+            .unwrap();
+        let store = start(&io, small()).await.unwrap();
+        open_in(&store, "orders", 7, 0).await.map(|_| ()).ok();
+    });
+}
