@@ -13,6 +13,10 @@
 //! those of other partitions (appender/journaled.rs): *committed* is then what is written
 //! to the segment and synced in the segment or in the journal.
 //!
+//! A round that is large leaves its sync to a task of its own, and the next one is written
+//! meanwhile if it is large too: the disk then has something to write while it syncs. Small
+//! ones wait for the sync, since a round costs the same for one batch and for fifty.
+//!
 //! - `committed <= stable <= dirty`, and none of them ever falls.
 //! - Nothing waits for a timer: a round begins as soon as the one before it ended, or
 //!   at once where there is none. What arrives during a round is the next one.
@@ -25,6 +29,7 @@
 //! - After the first failed write or sync nothing is written or acknowledged again.
 
 mod journaled;
+mod sync;
 
 pub use journaled::Journaled;
 
@@ -39,7 +44,7 @@ use crate::segment::{LogPosition, Segment, file_name};
 use crate::signal::Signal;
 use crate::tail::{Chunk, Tail, TailCache};
 use crate::units::{BytePos, Nanos, Offset};
-use futures_util::future::{join, join_all, join3};
+use futures_util::future::{join_all, join3};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -109,6 +114,8 @@ struct State<I: Io> {
     committed: LogPosition,
     largest_batch: usize,
     flushing: bool,
+    /// A large round's sync is under way, beside the flush loop.
+    syncing: bool,
     /// No round begins: see [`Held`].
     held: bool,
     sync_due: bool,
@@ -193,6 +200,7 @@ impl<I: Io> Appender<I> {
                 committed: resume.end,
                 largest_batch: 0,
                 flushing: false,
+                syncing: false,
                 held: false,
                 sync_due: false,
                 closed: false,
@@ -285,7 +293,9 @@ impl<I: Io> Appender<I> {
     }
 
     fn flush_soon(self: &Rc<Self>, state: &mut State<I>) {
-        if !state.flushing && !state.held && self.offline.borrow().is_none() {
+        let may_begin = state.may_begin(self.config.borrow().overlap_bytes_min);
+        let free = !state.flushing && !state.held && may_begin;
+        if free && self.offline.borrow().is_none() {
             state.flushing = true;
             self.io.spawn(self.clone().flush_loop());
         }
@@ -297,15 +307,6 @@ impl<I: Io> Appender<I> {
             self.sync_soon();
         }
         self.progress.wake();
-    }
-
-    /// Asks for a sync of what is only stable.
-    pub fn sync_soon(self: &Rc<Self>) {
-        let mut state = self.state.borrow_mut();
-        if state.committed != state.dirty && !state.closed {
-            state.sync_due = true;
-            self.flush_soon(&mut state);
-        }
     }
 
     /// Writes and syncs what there is, cuts the file to its length, marks it. Nothing
@@ -339,7 +340,10 @@ impl<I: Io> Appender<I> {
     pub async fn idle(self: &Rc<Self>) {
         let this = self.clone();
         self.progress
-            .until(move || (!this.state.borrow().flushing).then_some(()))
+            .until(move || {
+                let state = this.state.borrow();
+                (!state.flushing && !state.syncing).then_some(())
+            })
             .await;
         self.marker.idle().await;
     }
@@ -367,9 +371,11 @@ impl<I: Io> Appender<I> {
         loop {
             let round = {
                 let mut state = self.state.borrow_mut();
-                let round = match state.held || self.offline.borrow().is_some() {
-                    true => None,
-                    false => state.next_round(),
+                let may_begin = state.may_begin(self.config.borrow().overlap_bytes_min);
+                let free = !state.held && may_begin;
+                let round = match free && self.offline.borrow().is_none() {
+                    true => state.next_round(),
+                    false => None,
                 };
                 state.flushing = round.is_some();
                 round
@@ -403,6 +409,7 @@ impl<I: Io> Appender<I> {
         self.rounds.set(self.rounds.get() + 1);
         let open = self.state.borrow().open.clone();
         if open.base != round.segment.base {
+            self.synced_beside().await;
             self.roll(&open, &round.segment).await?;
         }
         let file = self.file_of(&round.segment);
@@ -410,9 +417,10 @@ impl<I: Io> Appender<I> {
             .chunks
             .last()
             .map_or(BytePos::ZERO, |c| c.start.plus(c.buf.len() as u64));
+        let mut bytes = 0;
         if !round.chunks.is_empty() {
             let writing = self.profile.writing(&self.io);
-            let bytes = round.chunks.iter().map(|c| c.buf.len() as u64).sum();
+            bytes = round.chunks.iter().map(|c| c.buf.len()).sum();
             self.reserve(&round.segment, &file, bytes_end.0).await?;
             let mark = self.mark_of(self.committed());
             if !self.marker.covers(round.segment.base, bytes_end) {
@@ -455,69 +463,48 @@ impl<I: Io> Appender<I> {
                 self.tail_cache.add(&self.tail, chunk);
             }
             let whole = round.whole;
-            self.profile.written(&self.io, writing, whole.offset, bytes);
-            self.advance(|state| {
+            self.profile
+                .written(&self.io, writing, whole.offset, bytes as u64);
+            self.check_online()?;
+            {
+                let mut state = self.state.borrow_mut();
                 assert!(state.stable.offset <= whole.offset && whole.offset <= state.dirty.offset);
                 state.stable = whole;
-            })?;
+            }
+            // Where an acknowledgement waits for the sync, nobody has news before that.
+            if !self.config.borrow().acks_committed() {
+                self.progress.wake();
+            }
             if taken? == Some(Taken::Synced) {
                 return self.committed_by_journal(whole);
             }
         }
         self.last_by_journal.set(false);
         if self.must_sync() {
-            let sync = self.sync(&round.segment);
-            if self.marker.is_due(round.segment.base, bytes_end) {
-                let (synced, marked) = join(sync, self.marker.sync()).await;
-                synced.and(marked)?;
-            } else {
-                sync.await?;
+            self.synced_beside().await;
+            self.check_online()?;
+            if bytes >= self.config.borrow().overlap_bytes_min {
+                self.state.borrow_mut().syncing = true;
+                self.io
+                    .spawn(self.clone().sync_beside(round.segment, bytes_end));
+                return Ok(());
             }
+            self.sync_and_mark(&round.segment, bytes_end).await?;
         }
-        Ok(())
-    }
-
-    fn must_sync(self: &Rc<Self>) -> bool {
-        let config = self.config.borrow();
-        let state = self.state.borrow();
-        let unsynced = state.stable.offset.0 - state.committed.offset.0;
-        let by_count = config.flush_messages.is_some_and(|n| unsynced as u64 >= n);
-        let must = unsynced > 0 && (by_count || state.sync_due);
-        if !must && unsynced > 0 {
-            drop(state);
-            if let Some(age) = config.flush_age_max {
-                self.plan_sync(age);
-            }
-        }
-        must
-    }
-
-    async fn sync(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
-        let stable = self.stable();
-        let syncing = self.profile.syncing(&self.io);
-        let file = self.file_of(segment);
-        file.fdatasync()
-            .await
-            .map_err(|e| Offline::failed("sync", &segment.path, e))?;
-        self.profile.synced(&self.io, syncing);
-        self.advance(|state| {
-            assert!(state.committed.offset <= stable.offset);
-            state.committed = stable;
-            state.sync_due &= state.committed != state.dirty;
-        })?;
-        self.note_settled(stable.offset);
         Ok(())
     }
 
     /// Moves the positions, unless the log went offline meanwhile: then nothing more is
     /// acknowledged, whatever the disk says.
     fn advance(&self, change: impl FnOnce(&mut State<I>)) -> Result<(), Offline> {
-        if let Some(offline) = self.offline() {
-            return Err(offline);
-        }
+        self.check_online()?;
         change(&mut self.state.borrow_mut());
         self.progress.wake();
         Ok(())
+    }
+
+    fn check_online(&self) -> Result<(), Offline> {
+        self.offline().map_or(Ok(()), Err)
     }
 
     /// Grows the file ahead of the writes, so that they find their blocks reserved.
@@ -720,29 +707,10 @@ impl<I: Io> Appender<I> {
     fn idle_mark(&self) -> Option<Mark> {
         let committed = {
             let state = self.state.borrow();
-            let idle = !state.flushing && !state.closed;
+            let idle = !state.flushing && !state.syncing && !state.closed;
             (idle && self.offline.borrow().is_none()).then_some(state.committed)
         }?;
         Some(self.mark_of(committed))
-    }
-
-    /// Plans a sync for what is stable now, `age` from now, unless one is due before.
-    pub fn plan_sync(self: &Rc<Self>, age: Duration) {
-        let at = self.io.now().plus(age);
-        if self.flush_at.get().is_some_and(|planned| planned <= at) {
-            return;
-        }
-        self.flush_at.set(Some(at));
-        let (sleep, this) = (self.io.sleep(age), Rc::downgrade(self));
-        self.io.spawn(async move {
-            sleep.await;
-            if let Some(this) = this.upgrade()
-                && this.flush_at.get() == Some(at)
-            {
-                this.flush_at.set(None);
-                this.sync_soon();
-            }
-        });
     }
 
     /// Resolves once everything below `upto` is safe enough to be acknowledged.
@@ -864,6 +832,22 @@ impl<I: Io> State<I> {
             chunk: Chunk::new(base, filling.start, end, filling.buf, held_bytes),
             whole: filling.whole,
         });
+    }
+
+    /// Whether a round may begin: beside a sync only one that is worth it, in the segment
+    /// that is synced.
+    fn may_begin(&self, overlap_bytes_min: usize) -> bool {
+        let filling = self.filling.as_ref().map_or(0, |f| f.used);
+        let waiting = || {
+            filling
+                + self
+                    .gathered
+                    .iter()
+                    .map(|g| g.chunk.buf.len())
+                    .sum::<usize>()
+        };
+        let rolls = || self.newest.base != self.open.base;
+        !self.syncing || (waiting() >= overlap_bytes_min && !rolls())
     }
 
     /// What to write next, or None where all is written, no sync is due and no segment is
