@@ -86,6 +86,9 @@ pub struct Appender<I: Io> {
     journaled: Option<Journaled<I>>,
     /// The last round was committed by the journal, which knows how far.
     last_by_journal: Cell<bool>,
+    /// A segment is being synced: see [`SyncTurn`].
+    syncing: Cell<bool>,
+    sync_ended: Rc<Signal>,
     /// Wakes when stable or committed moved, when the log went offline or fell idle.
     pub progress: Rc<Signal>,
     state: RefCell<State<I>>,
@@ -186,6 +189,8 @@ impl<I: Io> Appender<I> {
             profile: resume.profile,
             journaled,
             last_by_journal: Cell::new(false),
+            syncing: Cell::new(false),
+            sync_ended: Signal::new(),
             progress: Signal::new(),
             state: RefCell::new(State {
                 newest: resume.open.clone(),
@@ -591,12 +596,12 @@ impl<I: Io> Appender<I> {
     async fn cut_to_length(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
         let file = self.file_of(segment);
         let path = &segment.path;
+        let turn = self.sync_turn().await?;
         file.truncate(segment.size_bytes())
             .await
             .map_err(|e| Offline::failed("cut", path, e))?;
-        file.fdatasync()
-            .await
-            .map_err(|e| Offline::failed("sync", path, e))?;
+        self.sync_file(segment).await?;
+        drop(turn);
         self.state.borrow_mut().allocated = segment.size_bytes();
         Ok(())
     }

@@ -14,10 +14,22 @@ use super::{Appender, Round};
 use crate::error::Offline;
 use crate::io::{File, Io};
 use crate::journal::{Journal, Member, Taken};
-use crate::segment::LogPosition;
+use crate::segment::{LogPosition, Segment};
 use crate::units::Offset;
 use std::future::Future;
 use std::rc::Rc;
+
+/// Held while a segment is synced. One sync of a file at a time: a failed one takes along
+/// what it could not write, and another beside it would say Ok. So who comes next finds the
+/// log latched.
+pub(super) struct SyncTurn<'a, I: Io>(&'a Appender<I>);
+
+impl<I: Io> Drop for SyncTurn<'_, I> {
+    fn drop(&mut self) {
+        self.0.syncing.set(false);
+        self.0.sync_ended.wake();
+    }
+}
 
 /// The journal of the shard, and a partition's part in it.
 pub struct Journaled<I: Io> {
@@ -43,6 +55,27 @@ impl<I: Io> Appender<I> {
             return None;
         }
         Some(journal.commit(member, from, to, round.chunks.clone()))
+    }
+
+    pub(super) async fn sync_turn(&self) -> Result<SyncTurn<'_, I>, Offline> {
+        self.sync_ended
+            .until(|| (!self.syncing.get()).then_some(()))
+            .await;
+        if let Some(offline) = self.offline() {
+            return Err(offline);
+        }
+        self.syncing.set(true);
+        Ok(SyncTurn(self))
+    }
+
+    /// Only with the turn. A failure has latched the log when this returns.
+    pub(super) async fn sync_file(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+        let synced = self.file_of(segment).fdatasync().await;
+        synced.map_err(|e| {
+            let offline = Offline::failed("sync", &segment.path, e);
+            self.fail(offline.clone());
+            offline
+        })
     }
 
     /// What is below `upto` is synced in its segments.
@@ -80,8 +113,11 @@ impl<I: Io> Appender<I> {
             let member = this.journaled.as_ref().map(|j| j.member.settled());
             member.is_none_or(|settled| settled >= upto)
         };
+        let Ok(turn) = self.sync_turn().await else {
+            return;
+        };
         // A roll or a large round may have synced it meanwhile.
-        if self.offline().is_some() || settled(self) {
+        if settled(self) {
             return;
         }
         let (segment, stable) = {
@@ -92,13 +128,9 @@ impl<I: Io> Appender<I> {
             segment.base, stable.segment,
             "what is older was synced whole"
         );
-        let synced = self.file_of(&segment).fdatasync().await;
-        if let Err(e) = synced {
-            self.fail(Offline::failed("sync", &segment.path, e));
-            return;
-        }
-        // After another sync of the same file that failed, ours says nothing.
-        if self.offline().is_some() {
+        let synced = self.sync_file(&segment).await;
+        drop(turn);
+        if synced.is_err() || self.offline().is_some() {
             return;
         }
         self.note_settled(stable.offset);

@@ -11,7 +11,7 @@
 
 use super::Appender;
 use crate::error::Offline;
-use crate::io::{File, Io};
+use crate::io::Io;
 use crate::segment::Segment;
 use crate::units::BytePos;
 use futures_util::future::join;
@@ -35,12 +35,11 @@ impl<I: Io> Appender<I> {
     }
 
     pub(super) async fn sync(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
-        let stable = self.stable();
         let syncing = self.profile.syncing(&self.io);
-        let file = self.file_of(segment);
-        file.fdatasync()
-            .await
-            .map_err(|e| Offline::failed("sync", &segment.path, e))?;
+        let turn = self.sync_turn().await?;
+        let stable = self.stable();
+        self.sync_file(segment).await?;
+        drop(turn);
         self.profile.synced(&self.io, syncing);
         self.advance(|state| {
             // A later round may have been committed by the journal meanwhile.
