@@ -13,10 +13,6 @@
 //! those of other partitions (appender/journaled.rs): *committed* is then what is written
 //! to the segment and synced in the segment or in the journal.
 //!
-//! A round that is large leaves its sync to a task of its own, and the next one is written
-//! meanwhile if it is large too: the disk then has something to write while it syncs. Small
-//! ones wait for the sync, since a round costs the same for one batch and for fifty.
-//!
 //! - `committed <= stable <= dirty`, and none of them ever falls.
 //! - Nothing waits for a timer: a round begins as soon as the one before it ended, or
 //!   at once where there is none. What arrives during a round is the next one.
@@ -117,8 +113,6 @@ struct State<I: Io> {
     committed: LogPosition,
     largest_batch: usize,
     flushing: bool,
-    /// A large round's sync is under way, beside the flush loop.
-    syncing: bool,
     /// No round begins: see [`Held`].
     held: bool,
     sync_due: bool,
@@ -205,7 +199,6 @@ impl<I: Io> Appender<I> {
                 committed: resume.end,
                 largest_batch: 0,
                 flushing: false,
-                syncing: false,
                 held: false,
                 sync_due: false,
                 closed: false,
@@ -298,9 +291,7 @@ impl<I: Io> Appender<I> {
     }
 
     fn flush_soon(self: &Rc<Self>, state: &mut State<I>) {
-        let may_begin = state.may_begin(self.config.borrow().overlap_bytes_min);
-        let free = !state.flushing && !state.held && may_begin;
-        if free && self.offline.borrow().is_none() {
+        if !state.flushing && !state.held && self.offline.borrow().is_none() {
             state.flushing = true;
             self.io.spawn(self.clone().flush_loop());
         }
@@ -346,8 +337,8 @@ impl<I: Io> Appender<I> {
         let this = self.clone();
         self.progress
             .until(move || {
-                let state = this.state.borrow();
-                (!state.flushing && !state.syncing).then_some(())
+                let flushing = this.state.borrow().flushing;
+                (!flushing).then_some(())
             })
             .await;
         self.marker.idle().await;
@@ -376,11 +367,9 @@ impl<I: Io> Appender<I> {
         loop {
             let round = {
                 let mut state = self.state.borrow_mut();
-                let may_begin = state.may_begin(self.config.borrow().overlap_bytes_min);
-                let free = !state.held && may_begin;
-                let round = match free && self.offline.borrow().is_none() {
-                    true => state.next_round(),
-                    false => None,
+                let round = match state.held || self.offline.borrow().is_some() {
+                    true => None,
+                    false => state.next_round(),
                 };
                 state.flushing = round.is_some();
                 round
@@ -414,7 +403,6 @@ impl<I: Io> Appender<I> {
         self.rounds.set(self.rounds.get() + 1);
         let open = self.state.borrow().open.clone();
         if open.base != round.segment.base {
-            self.synced_beside().await;
             self.roll(&open, &round.segment).await?;
         }
         let file = self.file_of(&round.segment);
@@ -422,10 +410,9 @@ impl<I: Io> Appender<I> {
             .chunks
             .last()
             .map_or(BytePos::ZERO, |c| c.start.plus(c.buf.len() as u64));
-        let mut bytes = 0;
         if !round.chunks.is_empty() {
             let writing = self.profile.writing(&self.io);
-            bytes = round.chunks.iter().map(|c| c.buf.len()).sum();
+            let bytes = round.chunks.iter().map(|c| c.buf.len() as u64).sum();
             self.reserve(&round.segment, &file, bytes_end.0).await?;
             let mark = self.mark_of(self.committed());
             if !self.marker.covers(round.segment.base, bytes_end) {
@@ -468,8 +455,7 @@ impl<I: Io> Appender<I> {
                 self.tail_cache.add(&self.tail, chunk);
             }
             let whole = round.whole;
-            self.profile
-                .written(&self.io, writing, whole.offset, bytes as u64);
+            self.profile.written(&self.io, writing, whole.offset, bytes);
             self.check_online()?;
             {
                 let mut state = self.state.borrow_mut();
@@ -486,14 +472,6 @@ impl<I: Io> Appender<I> {
         }
         self.last_by_journal.set(false);
         if self.must_sync() {
-            self.synced_beside().await;
-            self.check_online()?;
-            if bytes >= self.config.borrow().overlap_bytes_min {
-                self.state.borrow_mut().syncing = true;
-                self.io
-                    .spawn(self.clone().sync_beside(round.segment, bytes_end));
-                return Ok(());
-            }
             self.sync_and_mark(&round.segment, bytes_end).await?;
         }
         Ok(())
@@ -712,7 +690,7 @@ impl<I: Io> Appender<I> {
     fn idle_mark(&self) -> Option<Mark> {
         let committed = {
             let state = self.state.borrow();
-            let idle = !state.flushing && !state.syncing && !state.closed;
+            let idle = !state.flushing && !state.closed;
             (idle && self.offline.borrow().is_none()).then_some(state.committed)
         }?;
         Some(self.mark_of(committed))
@@ -837,22 +815,6 @@ impl<I: Io> State<I> {
             chunk: Chunk::new(base, filling.start, end, filling.buf, held_bytes),
             whole: filling.whole,
         });
-    }
-
-    /// Whether a round may begin: beside a sync only one that is worth it, in the segment
-    /// that is synced.
-    fn may_begin(&self, overlap_bytes_min: usize) -> bool {
-        let filling = self.filling.as_ref().map_or(0, |f| f.used);
-        let waiting = || {
-            filling
-                + self
-                    .gathered
-                    .iter()
-                    .map(|g| g.chunk.buf.len())
-                    .sum::<usize>()
-        };
-        let rolls = || self.newest.base != self.open.base;
-        !self.syncing || (waiting() >= overlap_bytes_min && !rolls())
     }
 
     /// What to write next, or None where all is written, no sync is due and no segment is

@@ -30,9 +30,6 @@ pub struct LogConfig {
     pub timestamp_after_max: Option<Duration>,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration: Duration,
-    /// A round of this size is synced while the next one is written: writing it takes about
-    /// as long as a sync. No setting of Kafka's, and none of a user's.
-    pub overlap_bytes_min: usize,
 }
 
 impl Default for LogConfig {
@@ -52,7 +49,6 @@ impl Default for LogConfig {
             timestamp_before_max: None,
             timestamp_after_max: Some(Duration::from_secs(60 * 60)),
             producer_id_expiration: DAY,
-            overlap_bytes_min: 256 << 10,
         }
     }
 }

@@ -51,7 +51,7 @@ impl<I: Io> Partition<I> {
                 // Retention was quicker: what is left is in the next ones.
                 Err(ReadError::Offline(_)) if self.is_dropped(&segment) => {}
                 Ok(found) => return Ok(found),
-                Err(error) => return Err(self.noted_read(error)),
+                Err(error) => return Err(self.noted_read(error).await),
             }
         }
         Ok(None)
@@ -72,7 +72,7 @@ impl<I: Io> Partition<I> {
             match self.largest_in(&segment, visible).await {
                 Ok(found) => largest = largest.max(found),
                 Err(ReadError::Offline(_)) if self.is_dropped(&segment) => {}
-                Err(error) => return Err(self.noted_read(error)),
+                Err(error) => return Err(self.noted_read(error).await),
             }
         }
         match largest.0 {
@@ -81,9 +81,9 @@ impl<I: Io> Partition<I> {
         }
     }
 
-    fn noted_read(&self, error: ReadError) -> ReadError {
+    async fn noted_read(&self, error: ReadError) -> ReadError {
         match error {
-            ReadError::Offline(offline) => ReadError::Offline(self.noted(offline)),
+            ReadError::Offline(offline) => ReadError::Offline(self.found(offline).await),
             other => other,
         }
     }

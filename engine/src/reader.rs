@@ -45,12 +45,24 @@ impl<I: Io> Partition<I> {
     ) -> Result<Slice<I>, ReadError> {
         self.check_online()?;
         self.check_range(from)?;
-        let result = self.slice(from, bytes_max, at_least_one).await;
-        result.map_err(|offline| match self.check_range(from) {
-            // Retention was quicker than this reader, and took the files.
-            Err(out_of_range) => out_of_range,
-            Ok(()) => ReadError::Offline(self.noted(offline)),
-        })
+        match self.slice(from, bytes_max, at_least_one).await {
+            Ok(slice) => Ok(slice),
+            // Where it is out of range retention was quicker, and took the files.
+            Err(offline) => {
+                self.check_range(from)?;
+                Err(ReadError::Offline(self.found(offline).await))
+            }
+        }
+    }
+
+    /// What a reader has found, once it is known whether a sync that fails is why: such a
+    /// one takes along what it was to sync, even where the journal has it too.
+    pub(crate) async fn found(&self, offline: Offline) -> Offline {
+        self.appender().sync_settled().await;
+        match self.appender().offline() {
+            Some(first) if !first.is_closed() => first,
+            _ => self.noted(offline),
+        }
     }
 
     fn check_range(&self, from: Offset) -> Result<(), ReadError> {

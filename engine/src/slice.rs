@@ -155,7 +155,7 @@ impl<I: Io> Slice<I> {
     /// another shard.
     pub async fn load(&self) -> Result<Vec<Bytes>, Offline> {
         let result = self.load_checked().await;
-        self.noted(result)
+        self.noted(result).await
     }
 
     /// The ranges for a socket: memory where it is, settled parts of files as such, with
@@ -166,7 +166,7 @@ impl<I: Io> Slice<I> {
         for run in &self.runs {
             let ranges = &self.ranges[first..first + run.ranges];
             let result = self.pieces_of(io, run, ranges, &mut pieces).await;
-            self.noted(result)?;
+            self.noted(result).await?;
             first += run.ranges;
         }
         Ok(pieces)
@@ -233,14 +233,21 @@ impl<I: Io> Slice<I> {
             .map_or(BytePos::ZERO, |log| settled(log, segment))
     }
 
-    fn noted<T>(&self, result: Result<T, Offline>) -> Result<T, Offline> {
-        if let (Err(offline), Some(log)) = (&result, &self.log)
-            && log.offline().is_none()
-        {
-            log::error!("{offline}; the partition is offline");
-            log.latch(offline.clone());
+    async fn noted<T>(&self, result: Result<T, Offline>) -> Result<T, Offline> {
+        let (Err(offline), Some(log)) = (&result, &self.log) else {
+            return result;
+        };
+        // A sync that fails takes along what it was to sync, and the journal has it: who
+        // reads it in that moment sees damage, and the sync is about to say why.
+        log.sync_settled().await;
+        match log.offline() {
+            Some(first) => Err(first),
+            None => {
+                log::error!("{offline}; the partition is offline");
+                log.latch(offline.clone());
+                result
+            }
         }
-        result
     }
 
     async fn load_checked(&self) -> Result<Vec<Bytes>, Offline> {

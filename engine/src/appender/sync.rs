@@ -1,13 +1,6 @@
-//! When a segment is synced, and by whom.
+//! When a segment is synced: at the end of a round, where the topic or its age asks for it.
 //!
-//! ```text
-//!   flush loop    | write 1 |......| write 2 |       | write 3 | sync 3 |     small: its own
-//!   beside it               | sync 1    |    | sync 2     |                   large
-//! ```
-//!
-//! - One sync at a time: the next one begins when it has ended, and is of all that is
-//!   stable by then.
-//! - A segment ends, and a log closes, with no sync under way.
+//! One sync of a segment at a time, whoever asks for it (journaled.rs says why).
 
 use super::Appender;
 use crate::error::Offline;
@@ -42,38 +35,18 @@ impl<I: Io> Appender<I> {
         drop(turn);
         self.profile.synced(&self.io, syncing);
         self.advance(|state| {
-            // A later round may have been committed by the journal meanwhile.
-            if state.committed.offset <= stable.offset {
-                state.committed = stable;
-            }
+            assert!(state.committed.offset <= stable.offset);
+            state.committed = stable;
             state.sync_due &= state.committed != state.dirty;
         })?;
         self.note_settled(stable.offset);
         Ok(())
     }
 
-    /// A large round's sync; the flush loop may write the next one meanwhile.
-    pub(super) async fn sync_beside(self: Rc<Self>, segment: Rc<Segment<I>>, bytes_end: BytePos) {
-        let synced = self.sync_and_mark(&segment, bytes_end).await;
-        {
-            let mut state = self.state.borrow_mut();
-            state.syncing = false;
-            if synced.is_ok() {
-                self.flush_soon(&mut state);
-            }
-        }
-        match synced {
-            Ok(()) => self.progress.wake(),
-            Err(offline) => self.fail(offline),
-        }
-    }
-
-    /// Resolves once no sync is under way beside the caller.
-    pub(super) async fn synced_beside(self: &Rc<Self>) {
-        let this = self.clone();
-        self.progress
-            .until(move || (!this.state.borrow().syncing).then_some(()))
-            .await;
+    /// Resolves once no sync of a segment is under way, whoever asked for it.
+    pub async fn sync_settled(&self) {
+        let ended = self.sync_ended.clone();
+        ended.until(|| (!self.syncing.get()).then_some(())).await;
     }
 
     pub(super) async fn sync_and_mark(

@@ -330,7 +330,6 @@ fn run(seed: u64) {
         index_interval_bytes: rng.between(1, 6000),
         retention_age_max: None,
         retention_bytes_max: (rng.below(4) == 0).then(|| rng.between(0, 60) << 10),
-        overlap_bytes_min: rng.below(10_000) as usize,
         ..LogConfig::default()
     };
     sim.run(async {

@@ -112,7 +112,6 @@ fn config(rng: &mut Rng) -> LogConfig {
         index_interval_bytes: rng.between(100, 4096),
         retention_age_max: None,
         retention_bytes_max: (rng.below(4) == 0).then(|| rng.between(4, 30) << 10),
-        overlap_bytes_min: rng.below(10_000) as usize,
         ..LogConfig::default()
     }
 }

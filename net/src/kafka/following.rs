@@ -141,7 +141,6 @@ pub fn log_config(topic: &TopicConfig, broker: &BrokerConfig) -> LogConfig {
         timestamp_before_max: time(topic.message_timestamp_before_max_ms),
         timestamp_after_max: time(topic.message_timestamp_after_max_ms),
         producer_id_expiration: time(broker.producer_id_expiration_ms).unwrap_or(Duration::MAX),
-        ..LogConfig::default()
     }
 }
 
