@@ -8,6 +8,7 @@
 //! A process begins where the thread that starts it may run: so a server is put onto
 //! its core by starting it from there.
 
+use crate::report::Report;
 use crate::{Outcome, process};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
@@ -31,6 +32,17 @@ impl Cores {
         allowed[..count].iter().for_each(|&n| server.set(n));
         client.set(allowed[allowed.len() - 1]);
         Ok(Some(Cores { server, client }))
+    }
+
+    /// Apart where that can be; where not, together, and the report says so.
+    pub fn for_load(count: usize, report: &mut Report) -> Outcome<Cores> {
+        if let Some(cores) = Cores::apart(count)? {
+            return Ok(cores);
+        }
+        report.warn(format!(
+            "the machine has no core besides the server's {count}: the client shares them"
+        ));
+        Cores::together()
     }
 
     /// These for the server and those for the client, by their numbers.

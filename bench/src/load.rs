@@ -18,6 +18,7 @@
 //! asked for and what is counted is the same for every broker that speaks Kafka's
 //! protocol.
 
+mod beside;
 mod command;
 mod consumer;
 mod content;
@@ -34,7 +35,10 @@ mod worker;
 
 pub use command::{Args, run as run_command};
 pub use content::Content;
+pub use evict::folder as evict;
 pub use fetch::Limits;
+pub use layout::Layout;
+pub use tally::Tally;
 
 use crate::Outcome;
 use crate::measurement::Measurement;
@@ -178,10 +182,6 @@ impl Spec {
 /// One load, once: its warm-up, and the round that counts.
 ///
 /// [`Workload::Mixed`] has two sides, of which this is the producers'; [`run`] has both.
-#[expect(
-    dead_code,
-    reason = "for the comparison of several servers, which comes next"
-)]
 pub fn run_once(spec: &Spec, target: &Target) -> Outcome<Measurement> {
     let mut sides = run(spec, target)?;
     Ok(sides.swap_remove(0))

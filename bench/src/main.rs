@@ -1,52 +1,60 @@
 //! `klamm-bench`: the figures that Klamm is held against, each by one command.
 //!
 //! ```text
-//!   start   idle   rate   coordinator    what is run, what is measured
-//!     |       |     |  \       |   \
-//!     |       |     |  disk   lanes  zookeeper    one client for two coordinators
-//!     |       |     |           |   what the disk does with the same bytes, alone
-//!   broker  process  topics   cores
-//!     |       |        |       who runs where
-//!   server    |       wire      loopback
-//!             |
-//!           /proc    report     a short table or JSON, with the warnings
-//!
-//!   produce, consume, tail, mixed --> load     by a client of its own that costs little
+//!   produce consume tail mixed    compare, aims          start idle coordinator
+//!        |                          |      |   \            |     |     |
+//!      load, application            |   against: Klamm, Apache Kafka, others
+//!   raw batches, or librdkafka      |      |                |     |     |
+//!        |                          |   broker  server      process    lanes
+//!     measurement ------------------+      |
+//!        |         \                     wire           floors: disk, loopback, sendfile
+//!     publish     report                 cores            syscalls: perf, strace
+//!   .hgrm, CSV,   a short table or
+//!   a page        JSON, with the warnings
 //! ```
 //!
-//! Every run starts its own broker (a load may name another with --brokers), on a free
-//! port of the loopback, with its data under one folder that is empty before and after.
-//! What a figure is measured under, and what makes it worth less (a debug build, a busy
-//! machine), is said beside it. An aim that is not reached is reported, not an error: the
-//! exit status says only whether the figures could be taken.
+//! Every run starts its own broker, on a free port of the loopback, with its data
+//! under one folder that is empty before and after (a load may name another with
+//! --brokers). What a figure is measured under, and what makes it worth less (a debug
+//! build, a busy machine), is said beside it. An aim that is not reached is reported, not an error: the exit
+//! status says only whether the figures could be taken.
 
+mod against;
+mod aims;
+mod application;
 mod broker;
+mod compare;
 mod coordinator;
 mod cores;
 mod data_folder;
-mod disk;
+mod floors;
 mod idle;
 mod lanes;
 mod load;
+mod machine;
 mod measurement;
+mod noise;
 mod process;
-mod rate;
+mod publish;
 mod report;
 mod server;
 mod start;
+mod syscalls;
 mod topics;
 mod wire;
 mod zookeeper;
 
 use clap::{Parser, Subcommand};
 use load::Workload;
+use report::Report;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What could not be done, in a sentence for a person.
 type Outcome<T = ()> = Result<T, String>;
 
-/// Klamm's figures: its start, its idleness, its rates beside the disk's own.
+/// Klamm's figures: its rates beside the machine's own and Apache Kafka's, its start, its
+/// idleness.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -75,6 +83,10 @@ struct Common {
     #[arg(long, value_name = "N", global = true)]
     cores: Option<usize>,
 
+    /// Write report.html (plots), .hgrm and .csv files into this folder, too.
+    #[arg(long, value_name = "FOLDER", global = true)]
+    report: Option<PathBuf>,
+
     /// Print JSON instead of a table.
     #[arg(long, global = true)]
     json: bool,
@@ -90,7 +102,7 @@ impl Common {
 enum Figure {
     Start(start::Args),
     Idle(idle::Args),
-    Rate(rate::Args),
+    Floors(floors::Args),
     Coordinator(coordinator::Args),
     /// Records into a broker: any that speaks Kafka's protocol.
     Produce(load::Args),
@@ -100,27 +112,41 @@ enum Figure {
     Tail(load::Args),
     /// Producers and consumers at once.
     Mixed(load::Args),
+    Compare(compare::Args),
+    Aims(aims::Args),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let report = match &args.figure {
-        Figure::Start(start) => start::run(start, &args.common),
-        Figure::Idle(idle) => idle::run(idle, &args.common),
-        Figure::Rate(rate) => rate::run(rate, &args.common),
-        Figure::Coordinator(coordinator) => coordinator::run(coordinator, &args.common),
-        Figure::Produce(load) => load::run_command(Workload::Produce, load, &args.common),
-        Figure::Consume(load) => load::run_command(Workload::Consume, load, &args.common),
-        Figure::Tail(load) => load::run_command(Workload::Tail, load, &args.common),
-        Figure::Mixed(load) => load::run_command(Workload::Mixed, load, &args.common),
+    let common = &args.common;
+    let alone = |report: Outcome<Report>| report.map(|report| (report, Vec::new()));
+    let load = |workload, load| load::run_command(workload, load, common);
+    let taken = match &args.figure {
+        Figure::Start(start) => alone(start::run(start, common)),
+        Figure::Idle(idle) => alone(idle::run(idle, common)),
+        Figure::Floors(floors) => alone(floors::run(floors, common)),
+        Figure::Coordinator(coordinator) => alone(coordinator::run(coordinator, common)),
+        Figure::Produce(args) => load(Workload::Produce, args),
+        Figure::Consume(args) => load(Workload::Consume, args),
+        Figure::Tail(args) => load(Workload::Tail, args),
+        Figure::Mixed(args) => load(Workload::Mixed, args),
+        Figure::Compare(compare) => compare::run(compare, common),
+        Figure::Aims(aims) => aims::run(aims, common),
     };
-    match report {
-        Ok(report) if args.common.json => println!("{:#}", report.json()),
-        Ok(report) => print!("{report}"),
+    let shown = taken.and_then(|(report, measurements)| {
+        match common.json {
+            true => println!("{:#}", report.json()),
+            false => print!("{report}"),
+        }
+        publish::publish(common, &report, &measurements)?;
+        Ok(report.is_whole())
+    });
+    match shown {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(message) => {
             eprintln!("klamm-bench: {message}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }

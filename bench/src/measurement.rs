@@ -7,13 +7,21 @@
 //!                                              compare: of several servers, in turn
 //! ```
 
-use crate::process::Cpu;
+use crate::Outcome;
+use crate::process::{Cpu, Memory, Switches};
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
 /// Latencies are kept to three digits, in nanoseconds, up to two minutes.
 pub const LATENCY_MAX: Duration = Duration::from_secs(120);
 
+/// An empty histogram of latencies, in nanoseconds.
+pub fn latencies() -> Histogram<u64> {
+    let most = u64::try_from(LATENCY_MAX.as_nanos()).expect("two minutes");
+    Histogram::new_with_bounds(1, most, 3).expect("bounds that a histogram can have")
+}
+
+#[derive(Clone)]
 pub struct Measurement {
     /// What ran, as a person would say it: "produce, 1 partition, 1 MiB of 1 KiB records".
     pub workload: String,
@@ -54,6 +62,39 @@ pub struct Used {
     pub resident_bytes_max: u64,
     pub switches_voluntary: u64,
     pub switches_involuntary: u64,
+}
+
+/// Of several rounds the one whose throughput is the median; there is one at least.
+pub fn median_round(mut rounds: Vec<Measurement>) -> Measurement {
+    rounds.sort_by(|a, b| f64::total_cmp(&a.mb_per_second(), &b.mb_per_second()));
+    let at = rounds.len() / 2;
+    rounds.swap_remove(at)
+}
+
+impl Used {
+    /// What a process has used since it was started.
+    pub fn of(pid: u32) -> Outcome<Used> {
+        let switches = Switches::of(pid)?;
+        Ok(Used {
+            cpu: Cpu::of(pid)?,
+            resident_bytes_max: Memory::of(pid)?.resident_bytes_max,
+            switches_voluntary: switches.voluntary,
+            switches_involuntary: switches.involuntary,
+        })
+    }
+
+    /// Of this what came after that; memory is the most there ever was.
+    #[must_use]
+    pub fn since(&self, before: &Used) -> Used {
+        let grown = |after: u64, before| after.saturating_sub(before);
+        Used {
+            cpu: self.cpu - before.cpu,
+            resident_bytes_max: self.resident_bytes_max,
+            // A thread that has ended meanwhile took its switches with it.
+            switches_voluntary: grown(self.switches_voluntary, before.switches_voluntary),
+            switches_involuntary: grown(self.switches_involuntary, before.switches_involuntary),
+        }
+    }
 }
 
 impl Measurement {

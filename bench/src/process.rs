@@ -39,6 +39,13 @@ impl Cpu {
         Cpu::of(process::id())
     }
 
+    /// Of the calling thread alone.
+    pub fn of_this_thread() -> Outcome<Cpu> {
+        let path = "/proc/thread-self/stat";
+        let stat = fs::read_to_string(path).map_err(|e| format!("{path} can't be read: {e}"))?;
+        Cpu::parse(&stat).ok_or_else(|| format!("{path} is not as proc(5) has it: {stat}"))
+    }
+
     /// The name may have spaces and brackets in it: fields count from the last ')'.
     fn parse(stat: &str) -> Option<Cpu> {
         let (_, rest) = stat.rsplit_once(") ")?;

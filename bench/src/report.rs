@@ -35,6 +35,8 @@ pub struct Report {
     load: f64,
     warnings: Vec<String>,
     figures: Vec<Figure>,
+    /// Something could not be taken.
+    missed: bool,
 }
 
 /// One number.
@@ -44,9 +46,23 @@ pub struct Figure {
     label: String,
     unit: &'static str,
     measured: Measured,
+    /// What it is the median of, in the order in which it was taken.
+    of: Vec<f64>,
     /// The same of another server, by its name.
-    beside: Option<(&'static str, Measured)>,
+    beside: Option<(String, Measured)>,
+    /// To the one beside it, where each was taken in turn with one of its.
+    in_turn: Option<Measured>,
     aim: Option<Aim>,
+}
+
+/// A figure as text.
+pub struct Line {
+    pub label: String,
+    pub measured: String,
+    /// Another server's, and the ratio to it.
+    pub beside: String,
+    pub aim: String,
+    pub reached: Option<bool>,
 }
 
 /// A value, and the least and the greatest where it is a median.
@@ -79,6 +95,7 @@ impl Measured {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Aim {
     Under(f64),
+    AtMost(f64),
     AtLeast(f64),
     TimesAtMost(f64),
     TimesAtLeast(f64),
@@ -97,7 +114,9 @@ impl Figure {
             label: label.into(),
             unit,
             measured: Measured { value, spread },
+            of: vec![value],
             beside: None,
+            in_turn: None,
             aim: None,
         }
     }
@@ -109,19 +128,33 @@ impl Figure {
         of: Vec<f64>,
         unit: &'static str,
     ) -> Figure {
-        let measured = Measured::median(of);
+        let measured = Measured::median(of.clone());
         Figure {
             measured,
+            of,
             ..Figure::new(id, label, 0.0, unit)
         }
     }
 
     /// The median of what `server` did in the same run.
     #[must_use]
-    pub fn beside(self, server: &'static str, of: Vec<f64>) -> Figure {
+    pub fn beside(self, server: impl Into<String>, of: Vec<f64>) -> Figure {
         Figure {
-            beside: Some((server, Measured::median(of))),
+            beside: Some((server.into(), Measured::median(of))),
             ..self
+        }
+    }
+
+    /// As `beside`, where the server's turns and ours alternated: the ratio is then the
+    /// median of the turns' ratios, for what slowed one turn slowed both of its sides.
+    #[must_use]
+    pub fn beside_in_turn(self, server: impl Into<String>, of: Vec<f64>) -> Figure {
+        assert_eq!(self.of.len(), of.len(), "each turn has both sides");
+        let ratios = self.of.iter().zip(&of).map(|(ours, theirs)| ours / theirs);
+        let ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
+        Figure {
+            in_turn: (ratios.len() == of.len()).then(|| Measured::median(ratios)),
+            ..self.beside(server, of)
         }
     }
 
@@ -140,6 +173,9 @@ impl Figure {
 
     /// To the one beside it.
     fn ratio(&self) -> Option<f64> {
+        if let Some(in_turn) = &self.in_turn {
+            return Some(in_turn.value);
+        }
         let beside = self.beside.as_ref()?.1.value;
         (beside > 0.0).then_some(self.measured.value / beside)
     }
@@ -149,10 +185,46 @@ impl Figure {
         let value = self.measured.value;
         Some(match self.aim? {
             Aim::Under(limit) => value < limit,
+            Aim::AtMost(limit) => value <= limit,
             Aim::AtLeast(limit) => value >= limit,
             Aim::TimesAtMost(limit) => self.ratio()? <= limit,
             Aim::TimesAtLeast(limit) => self.ratio()? >= limit,
         })
+    }
+
+    fn line(&self) -> Line {
+        let measured = format!("{} {}", self.measured, self.unit);
+        let mut beside = String::new();
+        if let Some((server, measured)) = &self.beside {
+            beside = format!("{server}: {measured}");
+        }
+        if let Some(ratio) = self.ratio() {
+            beside += &format!(", {ratio:.2} x");
+        }
+        if let Some((least, greatest)) = self.in_turn.and_then(|ratio| ratio.spread) {
+            beside += &format!(" ({least:.2} to {greatest:.2})");
+        }
+        let mut aim = match self.aim {
+            Some(Aim::Under(limit)) => format!("aim: under {limit} {}", self.unit),
+            Some(Aim::AtMost(limit)) => format!("aim: at most {limit} {}", self.unit),
+            Some(Aim::AtLeast(limit)) => format!("aim: at least {limit} {}", self.unit),
+            Some(Aim::TimesAtMost(limit)) => format!("aim: at most {} x", rounded(limit)),
+            Some(Aim::TimesAtLeast(limit)) => format!("aim: at least {limit} x"),
+            None => String::new(),
+        };
+        let reached = self.reached();
+        match reached {
+            Some(true) => aim += ", reached",
+            Some(false) => aim += ", NOT reached",
+            None => {}
+        }
+        Line {
+            label: self.label.clone(),
+            measured,
+            beside,
+            aim,
+            reached,
+        }
     }
 
     fn json(&self) -> Value {
@@ -163,9 +235,14 @@ impl Figure {
             measured.json(&mut beside);
             figure["beside"] = beside;
             figure["ratio"] = self.ratio().map(rounded).into();
+            if let Some((least, greatest)) = self.in_turn.and_then(|ratio| ratio.spread) {
+                figure["ratio_min"] = rounded(least).into();
+                figure["ratio_max"] = rounded(greatest).into();
+            }
         }
         match self.aim {
             Some(Aim::Under(limit)) => figure["aim_under"] = limit.into(),
+            Some(Aim::AtMost(limit)) => figure["aim_at_most"] = limit.into(),
             Some(Aim::AtLeast(limit)) => figure["aim_at_least"] = limit.into(),
             Some(Aim::TimesAtMost(limit)) => figure["aim_ratio_at_most"] = limit.into(),
             Some(Aim::TimesAtLeast(limit)) => figure["aim_ratio_at_least"] = limit.into(),
@@ -221,6 +298,7 @@ impl Report {
             load,
             warnings,
             figures: Vec::new(),
+            missed: false,
         })
     }
 
@@ -231,6 +309,31 @@ impl Report {
     /// Where it can be said only behind the run.
     pub fn workload(&mut self, workload: String) {
         self.workload = workload;
+    }
+
+    /// The subcommand and what it ran.
+    pub fn title(&self) -> String {
+        format!("{}: {}", self.name, self.workload)
+    }
+
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The figures as text, for a page.
+    pub fn lines(&self) -> Vec<Line> {
+        self.figures.iter().map(Figure::line).collect()
+    }
+
+    /// A figure that could not be taken, and why.
+    pub fn missed(&mut self, why: String) {
+        self.missed = true;
+        self.warn(format!("not taken: {why}"));
+    }
+
+    /// Whether all that was asked for was taken.
+    pub fn is_whole(&self) -> bool {
+        !self.missed
     }
 
     /// What makes the figures worth less.
@@ -247,6 +350,7 @@ impl Report {
             "load_before": self.load,
             "figures": self.figures.iter().map(Figure::json).collect::<Vec<_>>(),
             "warnings": self.warnings,
+            "whole": self.is_whole(),
         })
     }
 }
@@ -266,23 +370,11 @@ impl fmt::Display for Report {
             if let Some((min, max)) = figure.measured.spread {
                 write!(f, "  ({} to {})", figures(min), figures(max))?;
             }
-            if let Some((server, measured)) = &figure.beside {
-                write!(f, "  {server}: {measured}")?;
-            }
-            if let Some(ratio) = figure.ratio() {
-                write!(f, ", {ratio:.2} x")?;
-            }
-            match figure.aim {
-                Some(Aim::Under(limit)) => write!(f, "  aim: under {limit} {unit}")?,
-                Some(Aim::AtLeast(limit)) => write!(f, "  aim: at least {limit} {unit}")?,
-                Some(Aim::TimesAtMost(limit)) => write!(f, "  aim: at most {limit} x")?,
-                Some(Aim::TimesAtLeast(limit)) => write!(f, "  aim: at least {limit} x")?,
-                None => {}
-            }
-            match figure.reached() {
-                Some(true) => write!(f, ", reached")?,
-                Some(false) => write!(f, ", NOT reached")?,
-                None => {}
+            let line = figure.line();
+            for more in [line.beside, line.aim] {
+                if !more.is_empty() {
+                    write!(f, "  {more}")?;
+                }
             }
             writeln!(f)?;
         }
@@ -351,6 +443,40 @@ mod tests {
             .beside("Apache ZooKeeper", vec![40.0])
             .aim(Aim::TimesAtMost(0.25));
         assert_eq!(cpu.reached(), Some(false));
+    }
+
+    #[test]
+    fn turns_are_held_against_one_another_and_not_their_medians() {
+        // A machine that slows down by the turn: twice as fast but for one odd turn,
+        // where the medians of the two columns are the same.
+        let ours = vec![400.0, 100.0, 100.0];
+        let figure = Figure::median("rate", "rate", ours, "MB/s")
+            .beside_in_turn("Apache Kafka", vec![200.0, 50.0, 100.0])
+            .aim(Aim::TimesAtLeast(3.0));
+        let json = figure.json();
+        assert_eq!(json["ratio"].as_f64(), Some(2.0));
+        assert_eq!(json["ratio_min"].as_f64(), Some(1.0));
+        assert_eq!(json["ratio_max"].as_f64(), Some(2.0));
+        assert_eq!(json["reached"].as_bool(), Some(false));
+        let line = figure.line();
+        assert_eq!(
+            line.beside,
+            "Apache Kafka: 100 (50.0 to 200), 2.00 x (1.00 to 2.00)"
+        );
+        // CPU that was below a tick has no ratio, and no aim is called reached by it.
+        let none = Figure::median("cpu", "CPU", vec![1.0], "s")
+            .beside_in_turn("Apache Kafka", vec![0.0])
+            .aim(Aim::TimesAtMost(0.5));
+        assert_eq!((none.ratio(), none.reached()), (None, None));
+    }
+
+    #[test]
+    fn an_aim_that_is_met_exactly_is_reached_where_it_is_not_to_be_under() {
+        let figure = |aim| Figure::new("calls", "calls", 2.0, "").aim(aim).reached();
+        assert_eq!(figure(Aim::AtMost(2.0)), Some(true));
+        assert_eq!(figure(Aim::Under(2.0)), Some(false));
+        assert_eq!(figure(Aim::AtLeast(2.0)), Some(true));
+        assert_eq!(figure(Aim::AtMost(1.9)), Some(false));
     }
 
     #[test]

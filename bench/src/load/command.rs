@@ -6,13 +6,15 @@
 //!                 N times: warm-up, round --> medians --> Report
 //! ```
 
-use super::{Rate, Spec, Target, Workload, run as run_load};
+use super::{Rate, Spec, Target, Workload, beside};
+use crate::application::Engine;
 use crate::broker::Binary;
 use crate::cores::Cores;
 use crate::data_folder::DataFolder;
+use crate::floors::Site;
 use crate::measurement::{Measurement, Second};
 use crate::report::{Figure, Report};
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, data_folder, measurement};
 use klamm_engine::codec::Codec;
 use std::path::PathBuf;
 use std::thread;
@@ -22,6 +24,23 @@ use std::time::Duration;
 /// they go over the wire; a latency runs from when a request was due (--rate) or sent.
 #[derive(clap::Args)]
 pub struct Args {
+    /// What makes the requests.
+    #[arg(long, value_enum, value_name = "ENGINE", default_value_t = Engine::Raw)]
+    pub engine: Engine,
+
+    /// Of our own Klamm: measure the floors behind the rounds, each with so many MiB; 0: none.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        conflicts_with = "brokers"
+    )]
+    floor_mib: u32,
+
+    /// In a round of its own behind the others, count the server's system calls a request.
+    #[arg(long)]
+    syscalls: bool,
+
     /// The broker to load, HOST:PORT or several by commas; default: a Klamm of our own.
     #[arg(long, visible_alias = "bootstrap-server", value_name = "HOST:PORT,...")]
     brokers: Option<String>,
@@ -174,7 +193,25 @@ fn codec(text: &str) -> Result<Codec, String> {
 }
 
 impl Args {
-    fn spec(&self, workload: Workload) -> Outcome<Spec> {
+    pub fn is_cold(&self) -> bool {
+        self.cold
+    }
+
+    pub fn names_brokers(&self) -> bool {
+        self.brokers.is_some()
+    }
+
+    /// What one request moves, as a floor has to.
+    fn request_bytes(&self, workload: Workload) -> usize {
+        let batch = (self.batch_size.unwrap_or(1 << 20) * self.batches) as usize;
+        match (workload, self.engine) {
+            // librdkafka's own idea of a batch, at most.
+            (Workload::Produce, Engine::Raw) => batch.clamp(4096, 16 << 20),
+            _ => 1 << 20,
+        }
+    }
+
+    pub fn spec(&self, workload: Workload) -> Outcome<Spec> {
         let seconds =
             |n: f64| Duration::try_from_secs_f64(n).map_err(|e| format!("{n} seconds: {e}"));
         let mut spec = Spec::new(workload);
@@ -203,7 +240,11 @@ impl Args {
     }
 }
 
-pub fn run(workload: Workload, args: &Args, common: &Common) -> Outcome<Report> {
+pub fn run(
+    workload: Workload,
+    args: &Args,
+    common: &Common,
+) -> Outcome<(Report, Vec<Measurement>)> {
     let mut spec = args.spec(workload)?;
     match &args.brokers {
         Some(bootstrap) => {
@@ -229,7 +270,7 @@ pub fn run(workload: Workload, args: &Args, common: &Common) -> Outcome<Report> 
 }
 
 /// Against a Klamm of our own.
-fn own(mut spec: Spec, args: &Args, common: &Common) -> Outcome<Report> {
+fn own(mut spec: Spec, args: &Args, common: &Common) -> Outcome<(Report, Vec<Measurement>)> {
     let count = common.cores.unwrap_or(1);
     let klamm = Binary::find(common, count)?;
     let mut report = Report::new(name(spec.workload), String::new(), Some(&klamm))?;
@@ -258,9 +299,23 @@ fn own(mut spec: Spec, args: &Args, common: &Common) -> Outcome<Report> {
         pid: Some(started.broker.pid()),
         server: "Klamm".to_owned(),
     };
-    let report = rounds(report, spec, &target, args)?;
+    let workload = spec.workload;
+    let (mut report, shown) = rounds(report, spec, &target, args)?;
     started.broker.stop()?;
-    Ok(report)
+    if args.floor_mib > 0 {
+        data_folder::remove(&data)?;
+        std::fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
+        let bytes = u64::from(args.floor_mib) << 20;
+        let request_bytes = args.request_bytes(workload);
+        let site = Site {
+            folder: &data,
+            cores: &cores,
+            bytes,
+            request_bytes,
+        };
+        beside::floors(&mut report, &site, workload, &shown[0])?;
+    }
+    Ok((report, shown))
 }
 
 fn name(workload: Workload) -> &'static str {
@@ -272,7 +327,12 @@ fn name(workload: Workload) -> &'static str {
     }
 }
 
-fn rounds(mut report: Report, mut spec: Spec, target: &Target, args: &Args) -> Outcome<Report> {
+fn rounds(
+    mut report: Report,
+    mut spec: Spec,
+    target: &Target,
+    args: &Args,
+) -> Outcome<(Report, Vec<Measurement>)> {
     spec.threads = match args.threads {
         Some(threads) => threads as usize,
         None if spec.client_cores.is_empty() => {
@@ -282,7 +342,7 @@ fn rounds(mut report: Report, mut spec: Spec, target: &Target, args: &Args) -> O
     };
     let mut sides: Vec<Vec<Measurement>> = Vec::new();
     for _ in 0..args.repeats {
-        for (n, measured) in run_load(&spec, target)?.into_iter().enumerate() {
+        for (n, measured) in args.engine.run(&spec, target)?.into_iter().enumerate() {
             if sides.len() == n {
                 sides.push(Vec::new());
             }
@@ -290,14 +350,22 @@ fn rounds(mut report: Report, mut spec: Spec, target: &Target, args: &Args) -> O
         }
     }
     let server = &sides[0][0].server;
+    let what = match args.engine {
+        Engine::Raw => spec.to_string(),
+        Engine::Librdkafka => sides[0][0].workload.clone(),
+    };
     report.workload(format!(
-        "{spec}; {}, {} x {:?}",
+        "{what}; {}, {} x {:?}",
         server, args.repeats, spec.time
     ));
     for (n, side) in sides.iter().enumerate() {
         add(&mut report, spec.workload, n, side);
     }
-    Ok(report)
+    if args.syscalls {
+        beside::system_calls(&mut report, args.engine, &spec, target)?;
+    }
+    let shown = sides.into_iter().map(measurement::median_round).collect();
+    Ok((report, shown))
 }
 
 /// The medians of one side's rounds.
@@ -334,7 +402,8 @@ fn add(report: &mut Report, workload: Workload, n: usize, rounds: &[Measurement]
     }
     for (id, label, percentile) in PERCENTILES {
         figure(id, label, "ms", &|m| {
-            Some(m.latency_at(*percentile).as_secs_f64() * 1000.0)
+            // A consumer of librdkafka's has none.
+            (!m.latency.is_empty()).then(|| m.latency_at(*percentile).as_secs_f64() * 1000.0)
         });
     }
     // What a process used it used for both sides.

@@ -16,7 +16,7 @@ use super::tally::Tally;
 use super::worker::{LATE, Round, Seen, Shared, Worker};
 use super::{Rate, Spec, Target, Workload};
 use crate::measurement::{Measurement, Used};
-use crate::process::{Cpu, Memory, Switches};
+use crate::process::Cpu;
 use crate::{Outcome, cores};
 use klamm_engine::units::TimestampMs;
 use std::io::{IsTerminal, Write};
@@ -76,21 +76,14 @@ fn load(spec: &Spec, target: &Target, layout: &mut Layout) -> Outcome<Vec<Measur
     }
 
     let mut warnings = warnings(spec, target)?;
-    let before = target.pid.map(used).transpose()?;
+    let before = target.pid.map(Used::of).transpose()?;
     let client_before = Cpu::of_this_process()?;
     let seen = client.round(&mut workers, spec.time, spec.rate, u64::MAX)?;
-    let after = target.pid.map(used).transpose()?;
+    let after = target.pid.map(Used::of).transpose()?;
     let client_cpu = Cpu::of_this_process()? - client_before;
-    let used = before.zip(after).map(|(before, after)| Used {
-        cpu: after.cpu - before.cpu,
-        resident_bytes_max: after.resident_bytes_max,
-        switches_voluntary: after
-            .switches_voluntary
-            .saturating_sub(before.switches_voluntary),
-        switches_involuntary: after
-            .switches_involuntary
-            .saturating_sub(before.switches_involuntary),
-    });
+    let used = before
+        .zip(after)
+        .map(|(before, after)| after.since(&before));
     warnings.extend(open_loop_warnings(spec, &seen));
 
     let measurement = |tally: &Tally, side: &str| Measurement {
@@ -126,16 +119,6 @@ fn load(spec: &Spec, target: &Target, layout: &mut Layout) -> Outcome<Vec<Measur
         )),
         None => Ok(sides),
     }
-}
-
-fn used(pid: u32) -> Outcome<Used> {
-    let switches = Switches::of(pid)?;
-    Ok(Used {
-        cpu: Cpu::of(pid)?,
-        resident_bytes_max: Memory::of(pid)?.resident_bytes_max,
-        switches_voluntary: switches.voluntary,
-        switches_involuntary: switches.involuntary,
-    })
 }
 
 /// What can be known before.

@@ -84,6 +84,10 @@ class ApacheKafka(KafkaPort):
     name = "apache-kafka"
     # Any base64 UUID will do: each data folder is formatted for one run.
     CLUSTER_ID = "a2xhbW0tbWF0cml4LTAwMQ"
+    # What bench/peers/apache-kafka has otherwise: it measures, and does not hurry.
+    JVM = ("-Xms256m", "-Xmx768m")
+    # Few partitions of the internal topics start faster than the default fifty.
+    SETTINGS = {"offsets.topic.num.partitions": "4", "transaction.state.log.num.partitions": "4"}
 
     def prepare(self):
         self.lib = cache.maven_libraries("apache-kafka")
@@ -95,12 +99,11 @@ class ApacheKafka(KafkaPort):
         config = os.path.join(directory, "server.properties")
         if not os.path.exists(config):
             self._format(config, port, directory)
-        return self._java("-Xms256m", "-Xmx768m", "kafka.Kafka", config)
+        return self._java(*self.JVM, "kafka.Kafka", config)
 
     def _format(self, config, port, directory):
         controller = free_port()
-        # One broker can hold one replica, and few partitions of the internal
-        # topics start faster than the default fifty. All else is Kafka's default.
+        # One broker can hold one replica. All else is Kafka's default.
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -110,12 +113,11 @@ class ApacheKafka(KafkaPort):
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
             "log.dirs": os.path.join(directory, "data"),
             "offsets.topic.replication.factor": "1",
-            "offsets.topic.num.partitions": "4",
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
-            "transaction.state.log.num.partitions": "4",
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
+            **self.SETTINGS,
         }
         with open(config, "w") as file:
             file.writelines(f"{key}={value}\n" for key, value in settings.items())
