@@ -33,26 +33,50 @@ pub fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| random.below(256) as u8).collect()
 }
 
+/// Words of a language of 1,024 of them, which a codec packs about as it does real texts:
+/// there is no line that it has seen before, and no word that it has not.
+struct Texts {
+    words: Vec<Vec<u8>>,
+    random: Random,
+}
+
+impl Texts {
+    fn new() -> Texts {
+        let mut random = Random::new();
+        let mut word = |_| {
+            let len = 2 + random.below(8);
+            let letter = |_| b'a' + random.below(26) as u8;
+            (0..len).map(letter).chain([b' ']).collect()
+        };
+        let words = (0..1024).map(&mut word).collect();
+        Texts { words, random }
+    }
+
+    fn text(&mut self, len: usize) -> Vec<u8> {
+        let mut text = Vec::with_capacity(len + 10);
+        while text.len() < len {
+            let word = self.random.below(self.words.len() as u64);
+            text.extend_from_slice(&self.words[word as usize]);
+        }
+        text.truncate(len);
+        text
+    }
+}
+
 /// One batch of as many records of so many bytes as fit below the default of
-/// `max.message.bytes`.
+/// `max.message.bytes` before they are packed.
 pub fn full_batch(codec: Codec, record_bytes: usize) -> Vec<u8> {
     // A record is its value and some 10 bytes more, of which the lengths vary.
     const BESIDE_VALUE: usize = 16;
-    // 16 letters: a codec packs it to about half, as it does real texts.
-    let text: Vec<u8> = noise(record_bytes).iter().map(|b| b'a' + b % 16).collect();
+    let mut texts = Texts::new();
     let mut batch = BatchBuilder::new(codec);
-    let mut records = 0;
     while batch.size_unpacked() + record_bytes + BESIDE_VALUE <= 1 << 20 {
-        // So that no record is a copy of the one before it.
-        let mut value = text.clone();
-        value.rotate_left(records % record_bytes);
         batch.push(NewRecord {
             timestamp: BEGAN,
             key: None,
-            value: Some(&value),
+            value: Some(&texts.text(record_bytes)),
             headers: &[],
         });
-        records += 1;
     }
     let batch = batch.finish();
     assert!(batch.len() <= BATCH_BYTES_MAX, "{} bytes", batch.len());
@@ -62,6 +86,6 @@ pub fn full_batch(codec: Codec, record_bytes: usize) -> Vec<u8> {
 /// One batch of one record, as a producer that doesn't wait for more sends it.
 pub fn lone_record(codec: Codec, record_bytes: usize) -> Vec<u8> {
     BatchBuilder::new(codec)
-        .record(BEGAN, None, Some(&noise(record_bytes)))
+        .record(BEGAN, None, Some(&Texts::new().text(record_bytes)))
         .finish()
 }
