@@ -102,6 +102,10 @@ impl Broker {
         self.address.to_string()
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }

@@ -2,17 +2,24 @@
 //!
 //! ```text
 //!   start --answered--> settle 2 s --> CPU before ... SECONDS ... CPU after, memory
+//!       with --connections: 32 connects and ApiVersions written, 32 answers read, until
+//!       all are there; they stay open, and say nothing more
 //! ```
 //!
 //! CPU time is utime + stime of all its threads, from /proc; memory is VmRSS and its
-//! peak. Clients are away: the one connection that asked is closed.
+//! peak. Without --connections clients are away: the one connection that asked is closed.
+//! Many connections come from several addresses of the loopback, 4,000 from each: an
+//! address has 28,000 ports.
 
 use crate::broker::Binary;
 use crate::data_folder::DataFolder;
 use crate::process::{Cpu, Memory};
 use crate::report::{Figure, Report};
 use crate::topics::Topics;
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, cores, wire, zookeeper};
+use kafka_protocol::messages::ApiVersionsRequest;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +28,8 @@ use std::time::{Duration, Instant};
 /// Started on an empty folder (or with --partitions, ten topics with ten records of
 /// 100 bytes a partition), left alone for two seconds, then watched. CPU is in
 /// percent of one core, user and system time of all threads (resolution: 10 ms).
-/// Aims, with 2 cores: under 1 % of a core, under 64 MiB resident.
+/// Aims, with 2 cores: under 1 % of a core, under 64 MiB resident; with 10,000
+/// connections, on any cores: under 1 % of a core, under 100 MiB resident.
 #[derive(clap::Args)]
 pub struct Args {
     /// How long it is watched.
@@ -31,10 +39,20 @@ pub struct Args {
     /// Partitions that it holds; a multiple of 10.
     #[arg(long, value_name = "N", default_value_t = 0)]
     partitions: i32,
+
+    /// Connections that are open, and were each answered once.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    connections: u32,
 }
 
 const CPU_PERCENT_AIM: f64 = 1.0;
 const MEMORY_MIB_AIM: f64 = 64.0;
+const CONNECTIONS_OF_AIM: u32 = 10_000;
+const CONNECTIONS_MEMORY_MIB_AIM: f64 = 100.0;
+const AT_ONCE: u32 = 32;
+const FROM_AN_ADDRESS: u32 = 4000;
+/// For whatever a process has open besides.
+const OTHER_FILES: u64 = 200;
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
@@ -44,9 +62,22 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
             args.partitions
         ));
     }
+    // The broker has from this process how many files it may open.
+    let files = cores::raise_open_files()?;
+    if u64::from(args.connections) + OTHER_FILES > files {
+        return Err(format!(
+            "{} connections need as many open files, and a process may have {files} here: \
+             raise the hard limit (ulimit -Hn) or ask for fewer",
+            args.connections
+        ));
+    }
     let klamm = Binary::find(common, common.cores())?;
+    let clients = match args.connections {
+        0 => "no clients".to_owned(),
+        n => format!("{n} connections that say nothing"),
+    };
     let workload = format!(
-        "{} s, {} cores, {} partitions, no clients",
+        "{} s, {} cores, {} partitions, {clients}",
         args.seconds,
         common.cores(),
         args.partitions
@@ -59,13 +90,17 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
             .append(&mut running.connection)?;
     }
     drop(running.connection);
+    let pid = running.broker.pid();
+    let fresh = Memory::of(pid)?.resident_bytes;
+    let connections = connect(args.connections, running.broker.address())
+        .map_err(|e| format!("{} connections: {e}", args.connections))?;
     thread::sleep(SETTLE);
 
-    let pid = running.broker.pid();
     let (before, began) = (Cpu::of(pid)?, Instant::now());
     thread::sleep(Duration::from_secs(args.seconds));
     let (used, watched) = (Cpu::of(pid)? - before, began.elapsed());
     let memory = Memory::of(pid)?;
+    drop(connections);
     running.broker.stop()?;
 
     let percent = |seconds: f64| 100.0 * seconds / watched.as_secs_f64();
@@ -82,7 +117,14 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
         mib(memory.resident_bytes_max),
         "MiB",
     );
-    let of_aim = common.cores() == 2 && args.partitions == 0;
+    let of_aim = match args.connections {
+        0 => common.cores() == 2 && args.partitions == 0,
+        n => n == CONNECTIONS_OF_AIM && args.partitions == 0,
+    };
+    let memory_aim = match args.connections {
+        0 => MEMORY_MIB_AIM,
+        _ => CONNECTIONS_MEMORY_MIB_AIM,
+    };
     report.add(if of_aim {
         cpu.aim_under(CPU_PERCENT_AIM)
     } else {
@@ -101,15 +143,77 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
         "%",
     ));
     report.add(if of_aim {
-        resident.aim_under(MEMORY_MIB_AIM)
+        resident.aim_under(memory_aim)
     } else {
         resident
     });
     report.add(peak);
+    if args.connections > 0 {
+        let more = memory.resident_bytes.saturating_sub(fresh);
+        let each = 1024.0 * mib(more) / f64::from(args.connections);
+        let label = "  more than without them, each";
+        report.add(Figure::new("connection", label, each, "KiB"));
+    }
     Ok(report)
+}
+
+/// So many connections, each answered once.
+fn connect(count: u32, broker: SocketAddr) -> io::Result<Vec<TcpStream>> {
+    let request = wire::encode(1, 0, &ApiVersionsRequest::default())?;
+    let mut all = Vec::new();
+    let mut left = (0..count).map(source).peekable();
+    while left.peek().is_some() {
+        let begin = |from| {
+            let mut socket = zookeeper::dial(broker, from)?;
+            socket.write_all(&request)?;
+            Ok(socket)
+        };
+        let some: io::Result<Vec<TcpStream>> =
+            left.by_ref().take(AT_ONCE as usize).map(begin).collect();
+        let mut some = some?;
+        some.iter_mut().try_for_each(answered)?;
+        all.append(&mut some);
+    }
+    Ok(all)
+}
+
+fn source(connection: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + 1 + connection / FROM_AN_ADDRESS)
+}
+
+/// Length, correlation id, error code, and the rest of the answer.
+fn answered(socket: &mut TcpStream) -> io::Result<()> {
+    let mut front = [0; 10];
+    socket.read_exact(&mut front)?;
+    let (length, rest) = front.split_first_chunk().expect("10 bytes");
+    let (correlation, error) = rest.split_at(4);
+    let length = u64::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+    if correlation != [0, 0, 0, 1] || error != [0, 0] || length < 6 {
+        return Err(io::Error::other(format!(
+            "ApiVersions is answered with {front:?}"
+        )));
+    }
+    let behind = io::copy(&mut socket.take(length - 6), &mut io::sink())?;
+    if behind == length - 6 {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 #[allow(clippy::cast_precision_loss)] // exact below 2^53 bytes
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_come_from_addresses_of_the_loopback() {
+        assert_eq!(source(0), Ipv4Addr::new(127, 0, 0, 2));
+        assert_eq!(source(FROM_AN_ADDRESS), Ipv4Addr::new(127, 0, 0, 3));
+        assert!(source(1_000_000).is_loopback());
+    }
 }

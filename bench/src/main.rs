@@ -10,13 +10,15 @@
 //!   server    |       wire      loopback
 //!             |
 //!           /proc    report     a short table or JSON, with the warnings
+//!
+//!   produce, consume, tail, mixed --> load     by a client of its own that costs little
 //! ```
 //!
-//! Every run starts its own broker, on a free port of the loopback, with its data
-//! under one folder that is empty before and after. What a figure is measured
-//! under, and what makes it worth less (a debug build, a busy machine), is said
-//! beside it. An aim that is not reached is reported, not an error: the exit status
-//! says only whether the figures could be taken.
+//! Every run starts its own broker (a load may name another with --brokers), on a free
+//! port of the loopback, with its data under one folder that is empty before and after.
+//! What a figure is measured under, and what makes it worth less (a debug build, a busy
+//! machine), is said beside it. An aim that is not reached is reported, not an error: the
+//! exit status says only whether the figures could be taken.
 
 mod broker;
 mod coordinator;
@@ -25,7 +27,7 @@ mod data_folder;
 mod disk;
 mod idle;
 mod lanes;
-#[expect(dead_code, reason = "the load that fills it comes next")]
+mod load;
 mod measurement;
 mod process;
 mod rate;
@@ -37,6 +39,7 @@ mod wire;
 mod zookeeper;
 
 use clap::{Parser, Subcommand};
+use load::Workload;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,7 +71,7 @@ struct Common {
     )]
     data: PathBuf,
 
-    /// Cores for the broker: 2, or for `coordinator` 1.
+    /// Cores for the broker: 2, or for `coordinator` and the loads 1.
     #[arg(long, value_name = "N", global = true)]
     cores: Option<usize>,
 
@@ -89,6 +92,14 @@ enum Figure {
     Idle(idle::Args),
     Rate(rate::Args),
     Coordinator(coordinator::Args),
+    /// Records into a broker: any that speaks Kafka's protocol.
+    Produce(load::Args),
+    /// Records out of a broker, from the start, as a consumer that catches up.
+    Consume(load::Args),
+    /// Records at a rate, and how long each takes from the producer to the consumer.
+    Tail(load::Args),
+    /// Producers and consumers at once.
+    Mixed(load::Args),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +109,10 @@ fn main() -> ExitCode {
         Figure::Idle(idle) => idle::run(idle, &args.common),
         Figure::Rate(rate) => rate::run(rate, &args.common),
         Figure::Coordinator(coordinator) => coordinator::run(coordinator, &args.common),
+        Figure::Produce(load) => load::run_command(Workload::Produce, load, &args.common),
+        Figure::Consume(load) => load::run_command(Workload::Consume, load, &args.common),
+        Figure::Tail(load) => load::run_command(Workload::Tail, load, &args.common),
+        Figure::Mixed(load) => load::run_command(Workload::Mixed, load, &args.common),
     };
     match report {
         Ok(report) if args.common.json => println!("{:#}", report.json()),

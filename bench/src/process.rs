@@ -4,6 +4,7 @@
 //!   /proc/PID/stat     PID (name) S ... utime stime ...   fields 14 and 15, in ticks
 //!   /proc/PID/task/*/schedstat   time on a processor, in ns, of each thread
 //!   /proc/PID/status   VmRSS, VmHWM                       in KiB
+//!   /proc/PID/task/*/status      context switches of each thread, since it began
 //!   /proc/loadavg      runnable tasks over the last minute, 5, 15
 //! ```
 //!
@@ -108,6 +109,57 @@ impl Memory {
     }
 }
 
+/// Context switches of all threads that there are now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// It waited for something.
+    pub voluntary: u64,
+    /// Another was to run.
+    pub involuntary: u64,
+}
+
+impl Switches {
+    pub fn of(pid: u32) -> Outcome<Switches> {
+        let mut all = Switches::default();
+        for task in tasks(pid)? {
+            let path = format!("/proc/{pid}/task/{task}/status");
+            // One that ends between the two is none to count.
+            let Ok(status) = fs::read_to_string(&path) else {
+                continue;
+            };
+            let one = Switches::parse(&status)
+                .ok_or_else(|| format!("{path} has no context switches in it"))?;
+            all.voluntary += one.voluntary;
+            all.involuntary += one.involuntary;
+        }
+        Ok(all)
+    }
+
+    fn parse(status: &str) -> Option<Switches> {
+        let count = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        Some(Switches {
+            voluntary: count("voluntary_ctxt_switches:")?,
+            involuntary: count("nonvoluntary_ctxt_switches:")?,
+        })
+    }
+}
+
+/// The ids of a process's threads.
+pub fn tasks(pid: u32) -> Outcome<Vec<u32>> {
+    let path = format!("/proc/{pid}/task");
+    let failed = |e: io::Error| format!("{path} can't be read: {e}");
+    let mut tasks = Vec::new();
+    for task in fs::read_dir(&path).map_err(failed)? {
+        let name = task.map_err(failed)?.file_name();
+        let id = name.to_str().and_then(|name| name.parse().ok());
+        tasks.push(id.ok_or_else(|| format!("{path} has {name:?} in it"))?);
+    }
+    Ok(tasks)
+}
+
 /// Tasks that ran or wanted to, on average over the last minute.
 pub fn load() -> Outcome<f64> {
     let text = fs::read_to_string("/proc/loadavg")
@@ -145,10 +197,24 @@ mod tests {
     }
 
     #[test]
+    fn switches_are_told_apart() {
+        let status = "Name:\tklamm\nvoluntary_ctxt_switches:\t17\nnonvoluntary_ctxt_switches:\t4\n";
+        let switches = Switches {
+            voluntary: 17,
+            involuntary: 4,
+        };
+        assert_eq!(Switches::parse(status), Some(switches));
+        assert_eq!(Switches::parse("Name:\tklamm\n"), None);
+    }
+
+    #[test]
     fn this_process_and_this_machine_can_be_asked() {
         assert!(Cpu::of_this_process().unwrap().total_s() >= 0.0);
         assert!(Memory::of(process::id()).unwrap().resident_bytes > 0);
         assert!(load().unwrap() >= 0.0);
+        let before = Switches::of(process::id()).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(Switches::of(process::id()).unwrap().voluntary > before.voluntary);
         assert!(on_processor(process::id()).unwrap() > Duration::ZERO);
     }
 }

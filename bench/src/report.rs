@@ -228,6 +228,11 @@ impl Report {
         self.figures.push(figure);
     }
 
+    /// Where it can be said only behind the run.
+    pub fn workload(&mut self, workload: String) {
+        self.workload = workload;
+    }
+
     /// What makes the figures worth less.
     pub fn warn(&mut self, warning: String) {
         self.warnings.push(warning);

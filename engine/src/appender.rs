@@ -34,6 +34,7 @@ use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
 use crate::journal::Taken;
 use crate::mark::{self, Mark};
 use crate::marker::Marker;
+use crate::profile::LogProfile;
 use crate::segment::{LogPosition, Segment, file_name};
 use crate::signal::Signal;
 use crate::tail::{Chunk, Tail, TailCache};
@@ -54,9 +55,9 @@ const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// of which is synced; so what is unsynced is bounded by this and the largest batch.
 const ROUND_BYTES_MAX: u64 = 16 << 20;
 
-/// Preallocation grows with the file: a thousand small partitions must not reserve
-/// 64 GB, a busy one should not ask for blocks a thousand times. After a kill recovery
-/// reads what is reserved, to know that it is zeros.
+/// Preallocation grows with the file, by a quarter: a thousand small partitions must not
+/// reserve 64 GB, a busy one should not ask for blocks a thousand times. After a kill
+/// recovery reads what is reserved, to know that it is zeros.
 const ALLOCATE_BYTES_MIN: u64 = 64 << 10;
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 
@@ -81,6 +82,8 @@ pub struct Appender<I: Io> {
     /// A segment is being synced: see [`SyncTurn`].
     syncing: Cell<bool>,
     sync_ended: Rc<Signal>,
+    /// What rounds and syncs take.
+    pub profile: LogProfile,
     /// Wakes when stable or committed moved, when the log went offline or fell idle.
     pub progress: Rc<Signal>,
     state: RefCell<State<I>>,
@@ -149,6 +152,7 @@ pub struct Resume<I: Io> {
     pub mark_file: Rc<I::File>,
     /// What the mark on disk says, if there is one.
     pub marked: Option<Mark>,
+    pub profile: LogProfile,
 }
 
 impl<I: Io> Appender<I> {
@@ -179,6 +183,7 @@ impl<I: Io> Appender<I> {
             last_by_journal: Cell::new(false),
             syncing: Cell::new(false),
             sync_ended: Signal::new(),
+            profile: resume.profile,
             progress: Signal::new(),
             state: RefCell::new(State {
                 newest: resume.open.clone(),
@@ -411,6 +416,8 @@ impl<I: Io> Appender<I> {
             .last()
             .map_or(BytePos::ZERO, |c| c.start.plus(c.buf.len() as u64));
         if !round.chunks.is_empty() {
+            let writing = self.profile.writing(&self.io);
+            let bytes = round.chunks.iter().map(|c| c.buf.len() as u64).sum();
             self.reserve(&round.segment, &file, bytes_end.0).await?;
             let mark = self.mark_of(self.committed());
             if !self.marker.covers(round.segment.base, bytes_end) {
@@ -445,19 +452,25 @@ impl<I: Io> Appender<I> {
                     None => Ok(None),
                 }
             };
-            let (written, taken, marked) = join3(join_all(writes), journaling, marking).await;
-            let written: Result<(), _> = written.into_iter().collect();
-            written.map_err(|e| Offline::failed("write", path, e))?;
+            let whole = round.whole;
+            let write = async {
+                let written: Result<(), _> = join_all(writes).await.into_iter().collect();
+                written.map_err(|e| Offline::failed("write", path, e))?;
+                self.profile.written(&self.io, writing, whole.offset, bytes);
+                Ok::<_, Offline>(self.profile.syncing(&self.io))
+            };
+            let (written, taken, marked) = join3(write, journaling, marking).await;
+            let syncing = written?;
             marked?;
             for chunk in round.chunks {
                 self.tail_cache.add(&self.tail, chunk);
             }
-            let whole = round.whole;
             self.advance(|state| {
                 assert!(state.stable.offset <= whole.offset && whole.offset <= state.dirty.offset);
                 state.stable = whole;
             })?;
             if taken? == Some(Taken::Synced) {
+                self.profile.synced(&self.io, syncing);
                 return self.committed_by_journal(whole);
             }
         }
@@ -491,9 +504,11 @@ impl<I: Io> Appender<I> {
 
     async fn sync(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
         let stable = self.stable();
+        let syncing = self.profile.syncing(&self.io);
         let turn = self.sync_turn().await?;
         self.sync_file(segment).await?;
         drop(turn);
+        self.profile.synced(&self.io, syncing);
         self.advance(|state| {
             assert!(state.committed.offset <= stable.offset);
             state.committed = stable;
@@ -525,7 +540,7 @@ impl<I: Io> Appender<I> {
         if bytes_end <= allocated {
             return Ok(());
         }
-        let step = allocated.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
+        let step = (allocated / 4).clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
         let segment_bytes = self
             .config
             .borrow()
@@ -842,7 +857,10 @@ impl<I: Io> State<I> {
             return;
         };
         let held_bytes = filling.buf.len();
-        filling.buf.shrink(filling.used.next_multiple_of(BLOCK));
+        let padded = filling.used.next_multiple_of(BLOCK);
+        filling.buf.shrink(padded);
+        // The buffer comes with what it was used for before.
+        filling.buf.as_mut()[filling.used..].fill(0);
         let block = filling.used / BLOCK * BLOCK;
         self.head.clear();
         self.head

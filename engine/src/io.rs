@@ -26,6 +26,7 @@
 //!   is dropped may or may not have had its effect.
 
 pub mod glommio;
+pub mod page_cache;
 pub mod shards;
 pub mod sim;
 
@@ -33,9 +34,10 @@ pub mod sim;
 mod contract;
 
 use crate::units::{Nanos, TimestampMs};
+use page_cache::CachedFile;
 use std::future::Future;
 use std::io::Result;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,7 +56,8 @@ pub trait Io: Clone + 'static {
 
     // -- disk
 
-    /// A zeroed buffer for a write; `len` is a multiple of [`BLOCK`].
+    /// A buffer for a write; `len` is a multiple of [`BLOCK`]. What is in it may be left
+    /// from an earlier use: whoever writes it fills it whole.
     fn alloc(&self, len: usize) -> Self::Buf;
 
     /// Opens a file for direct reads and writes.
@@ -83,6 +86,17 @@ pub trait Io: Clone + 'static {
     /// folder synced. After a crash there is the old one or the new one, and perhaps a
     /// `NAME.tmp` beside it.
     fn replace_file(&self, path: &Path, bytes: Vec<u8>) -> impl Future<Output = Result<()>>;
+
+    /// Brings a range of a file into the page cache, without keeping this shard from its
+    /// work. An error where the file ends within.
+    fn load_pages(
+        &self,
+        file: &CachedFile,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<()>> + 'static {
+        // Where there is no reactor, nobody is kept.
+        std::future::ready(file.load(range))
+    }
 
     // -- clock
 
@@ -127,6 +141,12 @@ pub trait File: 'static {
     fn truncate(&self, len: u64) -> impl Future<Output = Result<()>>;
 
     fn len(&self) -> impl Future<Output = Result<u64>>;
+
+    /// The same file through the page cache, for who sends it without looking at it. None
+    /// where the kernel has no such file.
+    fn cached(&self) -> impl Future<Output = Result<Option<CachedFile>>> {
+        std::future::ready(Ok(None))
+    }
 }
 
 /// A block-aligned buffer: filled while it is owned, written while it is shared.

@@ -21,6 +21,7 @@
 
 pub mod appender;
 pub mod batch;
+pub mod checkpoint;
 pub mod codec;
 pub mod config;
 pub mod crc;
@@ -38,12 +39,13 @@ pub mod mark;
 mod marker;
 pub mod partition;
 pub mod producer;
+pub mod profile;
 pub mod reader;
 pub mod record;
 pub mod recovery;
 mod retention;
 pub mod scan;
-mod sealed_text;
+pub mod sealed_text;
 pub mod segment;
 pub mod shard;
 pub mod signal;

@@ -18,12 +18,14 @@
 
 use crate::appender::{Appender, Journaled, Resume};
 use crate::batch::{BatchError, BatchHeader, check_from_client};
+use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::io::Io;
 use crate::journal::{Journal, Member};
 use crate::producer::{Check, ProducerState, SequenceError};
+use crate::profile::{LogProfile, Round};
 use crate::reader::Hints;
 use crate::recovery::{self, EPOCHS_FILE_NAME};
 use crate::segment::{LogPosition, Segment, file_name};
@@ -52,7 +54,8 @@ pub struct Partition<I: Io> {
     closing: Cell<bool>,
     /// What closing it came to.
     closed: RefCell<Option<Result<(), Offline>>>,
-    /// One retention or DeleteRecords at a time (retention.rs).
+    pub(crate) checkpoints: checkpoint::Progress,
+    /// One retention, DeleteRecords or checkpoint at a time (retention.rs).
     pub(crate) upkeep: Cell<bool>,
 }
 
@@ -69,6 +72,22 @@ pub struct OpenOptions {
     pub clean: bool,
     /// The epoch of the leadership that begins: written into every batch.
     pub leader_epoch: LeaderEpoch,
+}
+
+/// What a shard's partitions share, if it has it.
+pub struct Beside<I: Io> {
+    /// Where small rounds are synced.
+    pub journal: Option<(Rc<Journal<I>>, PartitionId)>,
+    pub profile: LogProfile,
+}
+
+impl<I: Io> Default for Beside<I> {
+    fn default() -> Self {
+        Beside {
+            journal: None,
+            profile: LogProfile::default(),
+        }
+    }
 }
 
 /// Where a partition stands.
@@ -142,17 +161,18 @@ impl<I: Io> Partition<I> {
         options: OpenOptions,
         tail_cache: Rc<TailCache<I>>,
     ) -> Result<Rc<Partition<I>>, Offline> {
-        Partition::open_journaled(io, dir, config, options, tail_cache, None).await
+        let beside = Beside::default();
+        Partition::open_beside(io, dir, config, options, tail_cache, beside).await
     }
 
-    /// The same, with small rounds synced in the shard's journal.
-    pub async fn open_journaled(
+    /// The same, with what the shard has for all of its partitions.
+    pub async fn open_beside(
         io: I,
         dir: PathBuf,
         config: LogConfig,
         options: OpenOptions,
         tail_cache: Rc<TailCache<I>>,
-        journal: Option<(Rc<Journal<I>>, PartitionId)>,
+        beside: Beside<I>,
     ) -> Result<Rc<Partition<I>>, Offline> {
         let mut opened = recovery::open(&io, &dir, &config, options.clean).await?;
         // A folder that was taken over may know later epochs than our coordinator does. Epochs
@@ -173,8 +193,9 @@ impl<I: Io> Partition<I> {
             file_len: opened.file_len,
             mark_file: opened.mark_file,
             marked: opened.marked,
+            profile: beside.profile,
         };
-        let journaled = journal.map(|(journal, id)| {
+        let journaled = beside.journal.map(|(journal, id)| {
             let folder = dir.file_name().and_then(|name| name.to_str());
             let folder = folder.expect("a legal topic name and a number");
             let member = Member::new(id, folder, resume.end.offset);
@@ -207,6 +228,7 @@ impl<I: Io> Partition<I> {
             high_watermark: Cell::new(opened.end),
             closing: Cell::new(false),
             closed: RefCell::default(),
+            checkpoints: checkpoint::Progress::default(),
             upkeep: Cell::new(false),
         }))
     }
@@ -300,6 +322,13 @@ impl<I: Io> Partition<I> {
         log.producers.apply(header);
         self.appender
             .append(&segment, [header.as_bytes(), records], segment.end());
+        let (end, bytes) = (
+            header.next_offset(),
+            header.as_bytes().len() + records.len(),
+        );
+        self.appender
+            .profile
+            .appended(end, end.0 - base_offset.0, bytes as u64);
         Appended {
             base_offset,
             next_offset: header.next_offset(),
@@ -316,6 +345,13 @@ impl<I: Io> Partition<I> {
         upto: Offset,
     ) -> impl Future<Output = Result<(), Offline>> + 'static {
         self.appender.acknowledged(upto)
+    }
+
+    /// How the newest records that are acknowledged came to be so: asked at once after
+    /// [`Partition::acknowledged`], it is of the round that was waited for.
+    pub fn round(&self) -> Round {
+        let committed = self.config.borrow().acks_committed();
+        self.appender.profile.round(committed)
     }
 
     /// Resolves once a reader can see more than `offset`, or the partition is offline or
@@ -481,6 +517,13 @@ impl<I: Io> Partition<I> {
         let begun = self.log.borrow_mut().epochs.assign(epoch, end);
         assert!(begun, "no later epoch is known than that of the stamps");
         self.leader_epoch.set(epoch);
+    }
+
+    // -- for checkpoint.rs
+
+    /// The producers' state at the log's end.
+    pub(crate) fn with_producers<R>(&self, look: impl FnOnce(&ProducerState) -> R) -> R {
+        look(&self.log.borrow().producers)
     }
 
     // -- for retention.rs and leadership.rs

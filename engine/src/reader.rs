@@ -22,7 +22,7 @@ use crate::index_files;
 use crate::io::{File, Io, Open};
 use crate::partition::Partition;
 use crate::segment::{Indexes, LogPosition, Segment};
-use crate::slice::{Range, Slice};
+use crate::slice::{self, Range, Slice};
 use crate::units::{BytePos, Offset};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -411,6 +411,9 @@ impl<'a, I: Io> Headers<'a, I> {
             if self.window.len() < HEADER_LEN {
                 let file = self.partition.open_file(self.segment).await?;
                 let n = (want.0 - pos.0) as usize;
+                if self.read_cached(&file, pos, n).await {
+                    return Ok(&self.window);
+                }
                 let read = file
                     .read_at(pos.0, n)
                     .await
@@ -421,6 +424,27 @@ impl<'a, I: Io> Headers<'a, I> {
         }
         let from = ((pos.0 - self.window_start.0) as usize).min(self.window.len());
         Ok(&self.window[from..])
+    }
+
+    /// From the page cache, where the pages are there: a reader that catches up has them
+    /// read ahead, and need not wait for the disk a second time.
+    async fn read_cached(&mut self, file: &I::File, pos: BytePos, n: usize) -> bool {
+        let settled = slice::settled(self.partition.appender(), self.segment);
+        if pos.plus(n as u64) > settled {
+            return false;
+        }
+        // An error is met again by the read of the disk, and told there.
+        let Ok(Some(cached)) = file.cached().await else {
+            return false;
+        };
+        for n in [n, n.min(HEADER_LEN)] {
+            self.window.resize(n, 0);
+            if cached.read_resident(pos.0, &mut self.window).is_some() {
+                return true;
+            }
+        }
+        self.window.clear();
+        false
     }
 }
 

@@ -16,14 +16,17 @@
 //! | a bad batch above the mark, whole ones beyond the window | later rounds were synced: bit rot | offline |
 //! | the file ends below the mark, or the mark names a segment that is missing | committed bytes are gone | offline |
 //! | an index or a snapshot is missing or bad | it can be rebuilt | rebuilt from the log |
+//! | a checkpoint of the newest segment, and the batch before its position agrees | committed to there at least | scanned from there on (checkpoint.rs) |
+//! | a checkpoint that is damaged, or does not agree | nothing is known by it | scanned from the front |
 
 use crate::batch::{BatchHeader, HEADER_LEN, is_zero};
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::index::SegmentBounds;
 use crate::index_files;
-use crate::io::{BLOCK, File, Io, Open, write_whole};
+use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
 use crate::mark::{self, Mark};
 use crate::producer::ProducerState;
 use crate::scan::{Stretch, WalkEnd, valid_behind, walk};
@@ -102,6 +105,28 @@ async fn make_folder<I: Io>(io: &I, dir: &Path) -> Result<(), Offline> {
     Ok(())
 }
 
+/// How far the log is known to be committed: a checkpoint is of committed bytes too. The
+/// window stays the mark's: it says how far beyond it writes may have gone.
+fn furthest(mark: Option<Mark>, checkpoint: Option<&Checkpoint>) -> Option<Mark> {
+    let mark = mark?;
+    let Some(LogPosition {
+        segment,
+        pos,
+        offset,
+    }) = checkpoint
+        .map(|c| c.end)
+        .filter(|end| (end.segment, end.pos) > (mark.segment, mark.pos))
+    else {
+        return Some(mark);
+    };
+    Some(Mark {
+        segment,
+        pos,
+        offset,
+        ..mark
+    })
+}
+
 struct Recovery<'a, I: Io> {
     io: &'a I,
     dir: &'a Path,
@@ -113,7 +138,9 @@ struct Recovery<'a, I: Io> {
 impl<I: Io> Recovery<'_, I> {
     async fn run(self) -> Result<Opened<I>, Offline> {
         let log_start = self.read_log_start().await?;
-        let (mark_file, mark) = self.open_mark().await?;
+        let (mark_file, marked) = self.open_mark().await?;
+        let checkpoint = self.read_checkpoint().await?;
+        let mark = furthest(marked, checkpoint.as_ref());
         if !self.clean {
             // Made by a process that was killed, the folder itself may not be committed.
             self.sync_parent().await?;
@@ -140,15 +167,30 @@ impl<I: Io> Recovery<'_, I> {
             segments.insert(pair[0], self.open_sealed(pair[0], pair[1], mark).await?);
         }
         let mut epochs = self.read_epochs().await?;
-        let (segment, file, closed) = self.open_active(active, mark).await?;
+        let (mut segment, file, closed) = self.open_active(active, mark).await?;
         let mut producers = None;
         let file_len = self.len(&segment.path, &file).await?;
         let cut = if closed {
             None
         } else {
-            // A snapshot inside of the active segment may be of a tail that is about to
-            // be cut, so only those up to its base count.
-            let state = self.load_producers(active, &segments).await?;
+            let trusted = match checkpoint.filter(|c| c.end.segment == active) {
+                // The epochs of what is not scanned must be known without it.
+                Some(found) if mark.is_some() && !epochs.entries().is_empty() => {
+                    self.trusted(found, &segment, &file, file_len).await?
+                }
+                _ => None,
+            };
+            let state = match trusted {
+                Some(found) => {
+                    let state;
+                    (segment, state) = found.segment(self.dir, self.io.wall());
+                    segment.set_file(file.clone());
+                    state
+                }
+                // A snapshot inside of the active segment may be of a tail that is about to
+                // be cut, so only those up to its base count.
+                None => self.load_producers(active, &segments).await?,
+            };
             let state = producers.insert(state);
             let end = self
                 .scan_active(&segment, &file, file_len, mark, state, &mut epochs)
@@ -188,8 +230,50 @@ impl<I: Io> Recovery<'_, I> {
             producers,
             epochs,
             mark_file,
-            marked: mark,
+            marked,
         })
+    }
+
+    /// The checkpoint that was taken last, of whatever segment.
+    async fn read_checkpoint(&self) -> Result<Option<Checkpoint>, Offline> {
+        if !self.names.iter().any(|n| n == checkpoint::FILE_NAME) {
+            return Ok(None);
+        }
+        let path = self.dir.join(checkpoint::FILE_NAME);
+        let bytes = self.io.read_file(&path).await;
+        let bytes = bytes.map_err(|e| Offline::failed("read", &path, e))?;
+        let found = Checkpoint::decode(&bytes);
+        if found.is_none() {
+            log::warn!(
+                "{}: damaged; the newest segment is scanned from its front",
+                path.display()
+            );
+        }
+        Ok(found)
+    }
+
+    /// The checkpoint, where the last batches before its position are what it says.
+    async fn trusted(
+        &self,
+        found: Checkpoint,
+        segment: &Segment<I>,
+        file: &Rc<I::File>,
+        file_len: u64,
+    ) -> Result<Option<Checkpoint>, Offline> {
+        let LogPosition { pos, offset, .. } = found.end;
+        let stretch = Stretch {
+            base: segment.base,
+            pos: found.indexes.offsets.last().map_or(BytePos::ZERO, |e| e.1),
+            next: segment.base,
+            below: Some(offset),
+        };
+        if file_len < pos.0 {
+            // The scan says from where on committed bytes are missing.
+            return Ok(None);
+        }
+        let end = walk(file, &segment.path, pos.0, stretch, |_, _| ()).await?;
+        let fits = end.fault.is_none() && end.pos == pos && end.next == offset;
+        Ok(fits.then_some(found))
     }
 
     fn bases(&self) -> Vec<Offset> {
@@ -295,8 +379,9 @@ impl<I: Io> Recovery<'_, I> {
         let file = self.io.open(&path, Open::New).await.map_err(failed)?;
         // Written once and synced, so that later writes find their block and cost no
         // metadata. Zeros are no mark.
-        let zeros = Rc::new(self.io.alloc(BLOCK));
-        write_whole(self.io, &file, zeros, 0)
+        let mut zeros = self.io.alloc(BLOCK);
+        zeros.as_mut().fill(0);
+        write_whole(self.io, &file, Rc::new(zeros), 0)
             .await
             .map_err(failed)?;
         file.fdatasync().await.map_err(failed)?;
@@ -411,14 +496,16 @@ impl<I: Io> Recovery<'_, I> {
         epochs: &mut LeaderEpochs,
     ) -> Result<WalkEnd, Offline> {
         let now = self.io.wall();
+        // The front, or where a checkpoint has it begin.
+        let begin = segment.end();
         let stretch = Stretch {
             base: segment.base,
-            pos: BytePos::ZERO,
-            next: segment.base,
+            pos: begin.pos,
+            next: begin.offset,
             below: None,
         };
         let at = mark.filter(|m| m.segment == segment.base);
-        let mut at_mark = at.filter(|m| m.pos == BytePos::ZERO).map(|_| segment.base);
+        let mut at_mark = at.filter(|m| m.pos == begin.pos).map(|_| begin.offset);
         // Our checkpoint is written before the first batch of its epoch, and the field is
         // not under the batch's CRC. Batches below the log start are no longer in it.
         let checkpointed = mark.is_some() && !epochs.entries().is_empty();

@@ -43,14 +43,21 @@ impl<F: File> Window<F> {
         let n = n.min(usize::try_from(self.len.saturating_sub(pos)).unwrap_or(usize::MAX));
         let has = self.start <= pos && pos + n as u64 <= self.start + self.bytes.len() as u64;
         if !has {
-            let want = n.max(self.step).min((self.len - pos) as usize);
+            let end = self.start + self.bytes.len() as u64;
+            // What is there already is not read again: a batch of a window's size begins
+            // somewhere inside of one.
+            let kept = match pos {
+                pos if self.start <= pos && pos < end => (end - pos) as usize,
+                _ => 0,
+            };
+            self.bytes.drain(..self.bytes.len() - kept);
+            self.start = pos;
+            let want = n.max(self.step).min((self.len - pos) as usize) - kept;
             let read = self
                 .file
-                .read_at(pos, want)
+                .read_at(pos + kept as u64, want)
                 .await
                 .map_err(|e| Offline::failed("read", &*self.path, e))?;
-            self.start = pos;
-            self.bytes.clear();
             self.bytes.extend_from_slice(&read);
         }
         let from = (pos - self.start) as usize;

@@ -133,6 +133,11 @@ impl<I: Io> Segment<I> {
         self.sealed.get()
     }
 
+    /// The first batch's; NONE while there is none.
+    pub fn first_timestamp(&self) -> TimestampMs {
+        self.first_timestamp.get()
+    }
+
     pub fn largest_timestamp(&self) -> (TimestampMs, Offset) {
         self.largest_timestamp.get()
     }
@@ -226,7 +231,7 @@ impl<I: Io> Segment<I> {
         self.sealed.set(true);
     }
 
-    /// Takes up a segment again that a clean stop had closed.
+    /// Takes up a segment again that a clean stop had closed, or a checkpoint describes.
     pub fn unseal(&self, indexes: Indexes, first_timestamp: TimestampMs) {
         *self.indexes.borrow_mut() = Some(Rc::new(RefCell::new(indexes)));
         self.first_timestamp.set(first_timestamp);

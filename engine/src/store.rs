@@ -13,7 +13,8 @@ use crate::config::LogConfig;
 use crate::error::{Offline, OfflineReason};
 use crate::io::Io;
 use crate::journal::{Journal, JournalConfig};
-use crate::partition::{OpenOptions, Partition};
+use crate::partition::{Beside, OpenOptions, Partition};
+use crate::profile::{LogProfile, StoreProfile};
 use crate::sealed_text;
 use crate::signal::Signal;
 use crate::tail::TailCache;
@@ -42,6 +43,7 @@ pub struct Store<I: Io> {
     tail_cache: Rc<TailCache<I>>,
     /// None: each partition syncs for itself.
     journal: RefCell<Option<Rc<Journal<I>>>>,
+    profile: Option<Rc<StoreProfile>>,
     partitions: RefCell<HashMap<PartitionId, Entry<I>>>,
     opening: RefCell<HashSet<PartitionId>>,
     opened: Rc<Signal>,
@@ -99,12 +101,24 @@ impl<I: Io> Drop for Opening<'_, I> {
 impl<I: Io> Store<I> {
     /// `clean`: the broker that used DATA before stopped in order.
     pub fn new(io: I, data: PathBuf, clean: bool, tail_bytes: usize) -> Rc<Store<I>> {
+        Store::profiled(io, data, clean, tail_bytes, None)
+    }
+
+    /// The same, with something that the partitions report into.
+    pub fn profiled(
+        io: I,
+        data: PathBuf,
+        clean: bool,
+        tail_bytes: usize,
+        profile: Option<Rc<StoreProfile>>,
+    ) -> Rc<Store<I>> {
         Rc::new(Store {
             io,
             data,
             clean,
             tail_cache: TailCache::new(tail_bytes),
             journal: RefCell::default(),
+            profile,
             partitions: RefCell::default(),
             opening: RefCell::default(),
             opened: Signal::new(),
@@ -130,6 +144,10 @@ impl<I: Io> Store<I> {
 
     pub fn tail_cache(&self) -> &Rc<TailCache<I>> {
         &self.tail_cache
+    }
+
+    pub fn profile(&self) -> Option<&Rc<StoreProfile>> {
+        self.profile.as_ref()
     }
 
     pub fn get(&self, id: &PartitionId) -> Option<Entry<I>> {
@@ -250,13 +268,17 @@ impl<I: Io> Store<I> {
         };
         let cache = self.tail_cache.clone();
         let journal = self.journal.borrow().clone();
-        let partition = Partition::open_journaled(
+        let beside = Beside {
+            journal: journal.map(|journal| (journal, spec.id)),
+            profile: LogProfile::new(self.profile.clone()),
+        };
+        let partition = Partition::open_beside(
             self.io.clone(),
             dir.clone(),
             spec.config.clone(),
             options,
             cache,
-            journal.map(|journal| (journal, spec.id)),
+            beside,
         )
         .await?;
         if known != Some((spec.id.topic, true)) {
@@ -384,6 +406,25 @@ impl<I: Io> Store<I> {
                     Ok(()) => {}
                     Err(offline) if offline.is_closed() => {}
                     Err(offline) => log::error!("{}: {offline}", partition.dir().display()),
+                }
+            }
+        }
+    }
+
+    /// Takes the checkpoints that are due, one after another, every `interval`, for as long
+    /// as the shard runs.
+    pub async fn checkpoint_every(self: Rc<Self>, interval: Duration) {
+        loop {
+            self.io.sleep(interval).await;
+            for (_, partition) in self.online() {
+                match partition.checkpoint_if_due().await {
+                    Ok(()) => {}
+                    Err(offline) if offline.is_closed() => {}
+                    // Only the next start is slower for it.
+                    Err(offline) => log::warn!(
+                        "{}: no checkpoint was taken: {offline}",
+                        partition.dir().display()
+                    ),
                 }
             }
         }

@@ -10,6 +10,7 @@
 //!  answer       what a handler gives back
 //!  errors       what went wrong below -> Kafka's code
 //!  following    the image of the cluster -> this shard's partitions
+//!  profile      what each request's time went into
 //!  limits       what one client, and all of them together, may hold
 //! ```
 //!
@@ -38,6 +39,8 @@ pub mod group;
 pub mod guard;
 pub mod hosted;
 pub mod limits;
+mod outbox;
+pub mod profile;
 pub mod route;
 pub mod server;
 pub mod turns;

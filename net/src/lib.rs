@@ -16,11 +16,13 @@
 //!   klamm_engine         partitions          klamm_coord    topics, groups, offsets
 //!
 //!   zookeeper/           the same for ZooKeeper's clients, on shard 0, where klamm_coord is
+//!   profile.rs           what requests took, for `klamm profile`: a socket in DATA
 //!   door.rs              both: accept, count connections, wait for their end
 //! ```
 
 pub mod door;
 pub mod kafka;
+pub mod profile;
 pub mod socket;
 pub mod zookeeper;
 

@@ -6,6 +6,7 @@
 //!   Listener::bind          on each shard, SO_REUSEPORT: the kernel spreads connections
 //!      | accept
 //!   TcpSocket: Socket       recv -> spare room of a buffer     sendmsg <- many slices
+//!                                                              sendfile <- a file's range
 //! ```
 //!
 //! glommio's stream sends one slice at a time and wants initialised memory to receive
@@ -15,11 +16,13 @@
 use bytes::BytesMut;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
+use klamm_engine::io::page_cache::CachedFile;
 use socket2::{Domain, Socket as Socket2, Type};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -39,9 +42,38 @@ pub trait Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
 
+    /// As `poll_send`, where a file follows at once: the kernel may keep what is too little
+    /// for a packet of its own until then.
+    fn poll_send_before_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, slices)
+    }
+
+    /// Sends from the front of a range of a file, which is best in the page cache; returns
+    /// how many bytes were taken, 0 where the file ends before the range begins. Copies
+    /// them, where the socket is not the kernel's.
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &CachedFile,
+        range: Range<u64>,
+    ) -> Poll<io::Result<usize>> {
+        let mut copied = vec![0; (range.end - range.start).min(COPIED_BYTES) as usize];
+        let n = file.read(range.start, &mut copied)?;
+        if n == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_send(cx, &[IoSlice::new(&copied[..n])])
+    }
+
     /// Tells the client that no more will be sent.
     fn close_write(&mut self) -> io::Result<()>;
 }
+
+const COPIED_BYTES: u64 = 16 << 10;
 
 /// Where connections come from.
 pub trait Accept {
@@ -114,6 +146,7 @@ impl Accept for Listener {
         let socket = TcpSocket {
             stream,
             awaits_bytes: false,
+            never_waits: false,
         };
         Ok((socket, peer))
     }
@@ -131,25 +164,35 @@ impl Connect for Connector {
         Ok(TcpSocket {
             stream,
             awaits_bytes: false,
+            never_waits: false,
         })
     }
 }
 
 pub struct TcpSocket {
     stream: TcpStream,
-    /// glommio watches the descriptor for us: it need not be tried before that says so.
+    /// glommio watches the descriptor for us, or is to: it need not be tried before.
     awaits_bytes: bool,
+    /// The descriptor was switched to answer that it would have to wait: sendfile has no
+    /// flag for that.
+    never_waits: bool,
 }
 
-/// What glommio reads into when bytes came between our try and its own.
+/// What glommio reads into, or sends from, when bytes or room came between our try and its
+/// own.
 const BETWEEN_BYTES: usize = 512;
 
 impl Socket for TcpSocket {
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         if !self.awaits_bytes {
+            let room = into.capacity() - into.len();
             match recv(&self.stream, into) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
+                done => {
+                    // Less than there was room for was all: the next try is glommio's.
+                    self.awaits_bytes = matches!(done, Ok(n) if n < room);
+                    return Poll::Ready(done);
+                }
             }
         }
         let mut between = [0; BETWEEN_BYTES];
@@ -160,7 +203,8 @@ impl Socket for TcpSocket {
                 Poll::Pending
             }
             Poll::Ready(done) => {
-                self.awaits_bytes = false;
+                // After less than it has room for it watches already.
+                self.awaits_bytes = matches!(done, Ok(n) if n < room);
                 Poll::Ready(done.inspect(|n| into.extend_from_slice(&between[..*n])))
             }
         }
@@ -181,17 +225,65 @@ impl Socket for TcpSocket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match send(&self.stream, slices) {
+        self.poll_send_flagged(cx, slices, 0)
+    }
+
+    fn poll_send_before_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send_flagged(cx, slices, libc::MSG_MORE)
+    }
+
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &CachedFile,
+        range: Range<u64>,
+    ) -> Poll<io::Result<usize>> {
+        if !self.never_waits {
+            never_wait(&self.stream)?;
+            self.never_waits = true;
+        }
+        match sendfile(&self.stream, file, range.clone()) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+        // glommio waits only with bytes in hand, and sends them itself if there is room by
+        // now. Nearly always they are in the page cache, as they were to be sent from there.
+        let mut between = [0; BETWEEN_BYTES];
+        let n = ((range.end - range.start) as usize).min(BETWEEN_BYTES);
+        let between = &mut between[..n];
+        let n = match file.read_resident(range.start, between) {
+            Some(n) => n,
+            None => file.read(range.start, between)?,
+        };
+        if n == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, &between[..n])
+    }
+
+    fn close_write(&mut self) -> io::Result<()> {
+        shut_down_write(&self.stream)
+    }
+}
+
+impl TcpSocket {
+    fn poll_send_flagged(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        flags: libc::c_int,
+    ) -> Poll<io::Result<usize>> {
+        match send(&self.stream, slices, flags) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             done => return Poll::Ready(done),
         }
         let first = slices.iter().find(|s| !s.is_empty());
         let first = first.expect("there is something to send");
         Pin::new(&mut self.stream).poll_write(cx, first)
-    }
-
-    fn close_write(&mut self) -> io::Result<()> {
-        shut_down_write(&self.stream)
     }
 }
 
@@ -259,7 +351,7 @@ fn recv(socket: &impl AsRawFd, into: &mut BytesMut) -> io::Result<usize> {
 }
 
 /// One send of many slices, without waiting.
-fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>], flags: libc::c_int) -> io::Result<usize> {
     // SAFETY: all zero is a msghdr that names nothing.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // IoSlice has the layout of iovec (std promises it on Unix); sendmsg does not write
@@ -273,7 +365,7 @@ fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             libc::sendmsg(
                 socket.as_raw_fd(),
                 &message,
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
             )
         };
         match usize::try_from(n) {
@@ -285,6 +377,50 @@ fn send(socket: &impl AsRawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
                 }
             }
         }
+    }
+}
+
+/// One send of a range of a file, without waiting for the socket, nor for the disk where
+/// its pages are there. It has no flag against SIGPIPE, which Rust's runtime ignores.
+fn sendfile(socket: &impl AsRawFd, file: &CachedFile, range: Range<u64>) -> io::Result<usize> {
+    let from = libc::off_t::try_from(range.start).map_err(io::Error::other)?;
+    loop {
+        let mut at = from;
+        // SAFETY: both descriptors are open, since their owners are borrowed; `at` lives
+        // until the call returns.
+        let n = unsafe {
+            libc::sendfile(
+                socket.as_raw_fd(),
+                file.as_fd().as_raw_fd(),
+                &raw mut at,
+                (range.end - range.start) as usize,
+            )
+        };
+        match usize::try_from(n) {
+            Ok(n) => return Ok(n),
+            Err(_) => {
+                let e = io::Error::last_os_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(e);
+                }
+            }
+        }
+    }
+}
+
+/// Sets O_NONBLOCK.
+fn never_wait(socket: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open, since `socket` is borrowed; fcntl takes no memory
+    // with these commands.
+    let done = unsafe {
+        let flags = libc::fcntl(socket.as_raw_fd(), libc::F_GETFL);
+        flags != -1
+            && libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) != -1
+    };
+    if done {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

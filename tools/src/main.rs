@@ -3,6 +3,7 @@
 //! ```text
 //!  serve                                  the broker itself
 //!  topic · produce · consume · group      clients, over the Kafka protocol
+//!  profile                                what a broker's requests take, live
 //!  inspect · repair                       a data folder's files, no broker needed
 //!  completions                            for the shell
 //! ```
@@ -22,9 +23,14 @@ mod inspect;
 mod interrupt;
 mod output;
 mod produce;
+mod profile;
 mod repair;
 mod serve;
 mod topic;
+
+/// See the workspace's Cargo.toml for why.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_CODES: &str = "\
 Exit status:
@@ -61,6 +67,9 @@ enum Command {
     /// List, describe, reset and delete consumer groups.
     #[command(after_long_help = EXIT_CODES)]
     Group(group::Args),
+    /// Show what a running broker's requests take, and what for: live, or since its start.
+    #[command(after_long_help = EXIT_CODES)]
+    Profile(profile::Args),
     /// Look into files of a data folder, Klamm's or Kafka's: no broker is needed.
     #[command(after_long_help = inspect::HELP)]
     Inspect(inspect::Args),
@@ -163,6 +172,7 @@ fn main() -> ExitCode {
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
+        Command::Profile(args) => profile::run(args),
         Command::Repair(args) => repair::run(args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Completions { shell } => completions(shell),

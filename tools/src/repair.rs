@@ -12,6 +12,7 @@
 
 use crate::inspect::segment::{self, Summary};
 use crate::output::{self, Failure, Outcome};
+use klamm_engine::checkpoint;
 use klamm_engine::mark;
 use klamm_engine::segment::parse_file_name;
 use serde::Serialize;
@@ -226,6 +227,7 @@ fn give_up(folder: &Path, segments: &[PathBuf], byte: u64) -> Result<Vec<String>
         .map_err(|e| failed("open", first, &e))?;
     cut.set_len(byte).map_err(|e| failed("cut", first, &e))?;
     cut.sync_all().map_err(|e| failed("sync", first, &e))?;
+    remove(&folder.join(checkpoint::FILE_NAME))?;
     // Last: without it the log counts as another broker's, whole as it is now.
     remove(&folder.join(mark::FILE_NAME))?;
     sync(folder)?;

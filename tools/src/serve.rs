@@ -12,6 +12,7 @@ mod broker;
 mod coordinator;
 mod keeping;
 mod logger;
+mod profile;
 mod settings;
 
 use crate::output;
@@ -63,12 +64,15 @@ fn serve(args: &Args) -> Result<(), String> {
     };
     let termination =
         Termination::listen().map_err(|e| format!("signals can't be listened to: {e}"))?;
+    // Until the end: then its name goes.
+    let (_door, asks) = profile::open(&settings.data);
     let plan = Arc::new(broker::Plan::new(
         settings,
         folder,
         address,
         coordinator,
         termination,
+        asks,
         started,
     ));
     let (for_make, for_serve) = (plan.clone(), plan.clone());

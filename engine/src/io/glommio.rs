@@ -17,13 +17,14 @@ pub mod probe;
 pub mod runtime;
 pub mod termination;
 
+use super::page_cache::CachedFile;
 use super::{BLOCK, Buf, Entry, File, Io, Open, beside};
 use crate::units::{Nanos, TimestampMs};
 use futures_channel::oneshot;
 use glommio::io::{DmaBuffer, DmaFile, ReadResult};
 use glommio::timer::Timer;
 use glommio::{GlommioError, allocate_dma_buffer_global, executor, spawn_local_into};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs;
 use std::future::Future;
 use std::io::{self, Result, Write};
@@ -40,6 +41,9 @@ thread_local! {
     /// How many calls of this thread's executor are with its blocking threads. They panic
     /// where it ends before they do, so the runtime waits for 0.
     static BLOCKING: Cell<usize> = const { Cell::new(0) };
+
+    /// Buffers that wait for their next use.
+    static KEPT: RefCell<Vec<DmaBuffer>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Disk, clock and tasks of the executor on this thread.
@@ -50,11 +54,25 @@ pub struct GlommioIo(
 );
 
 /// A file opened for direct I/O.
-pub struct GlommioFile(DmaFile);
+pub struct GlommioFile(DmaFile, Cached);
 
-/// Memory that the kernel reads from, aligned to 4,096.
+/// The same file without O_DIRECT, opened when it is first asked for.
+struct Cached {
+    path: PathBuf,
+    opened: OnceCell<CachedFile>,
+}
+
+/// Memory that the kernel reads from, aligned to 4,096. Large ones are used again: a fresh
+/// one costs the kernel a fault for each page, and us the zeros that make it readable.
 #[repr(transparent)]
-pub struct GlommioBuf(DmaBuffer);
+pub struct GlommioBuf(ManuallyDrop<DmaBuffer>);
+
+/// Buffers of this length are kept for the next use: the largest that the appender asks
+/// for, which is what a busy log is written with.
+const KEPT_LEN: usize = 1 << 20;
+
+/// How many are kept on each thread. Those in use are not among them.
+const KEPT_MAX: usize = 8;
 
 /// What was read: a range of the blocks that the disk delivered.
 pub struct GlommioRead {
@@ -121,12 +139,17 @@ impl Io for GlommioIo {
             len > 0 && len.is_multiple_of(BLOCK),
             "a buffer of {len} bytes is not of blocks"
         );
+        if len == KEPT_LEN
+            && let Some(kept) = KEPT.with_borrow_mut(Vec::pop)
+        {
+            return GlommioBuf(ManuallyDrop::new(kept));
+        }
         // From the heap: a written chunk may stay in the tail cache for long, and would
         // keep the executor's small registered arena from the reads that it is for.
         let mut buf = allocate_dma_buffer_global(len);
-        // It comes with what was in it before.
+        // The allocator gives memory that was never written, which nobody may read.
         buf.as_bytes_mut().fill(0);
-        GlommioBuf(buf)
+        GlommioBuf(ManuallyDrop::new(buf))
     }
 
     async fn open(&self, path: &Path, mode: Open) -> Result<GlommioFile> {
@@ -141,7 +164,12 @@ impl Io for GlommioIo {
             })
             .await?;
         device::learn(self, &held, path).await?;
-        device::open_held(&held).await.map(GlommioFile)
+        let file = device::open_held(&held).await?;
+        let cached = Cached {
+            path: path.to_owned(),
+            opened: OnceCell::new(),
+        };
+        Ok(GlommioFile(file, cached))
     }
 
     async fn create_dir_all(&self, path: &Path) -> Result<()> {
@@ -177,6 +205,15 @@ impl Io for GlommioIo {
         let beside = beside(path)?;
         self.on_path(path, move |path| replace_file(path, &beside, &bytes))
             .await
+    }
+
+    fn load_pages(
+        &self,
+        file: &CachedFile,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<()>> + 'static {
+        let (io, file) = (self.clone(), file.clone());
+        async move { io.blocking(move || file.load(range)).await }
     }
 
     fn now(&self) -> Nanos {
@@ -260,8 +297,9 @@ impl File for GlommioFile {
             "a write of {} bytes at {pos} is not of whole blocks",
             buf.len()
         );
-        // SAFETY: GlommioBuf is repr(transparent) over DmaBuffer, so both have the same
-        // size, alignment and drop; the count is carried over by into_raw and from_raw.
+        // SAFETY: GlommioBuf and ManuallyDrop are repr(transparent), so the pointer is one to
+        // a DmaBuffer; the count is carried over by into_raw and from_raw. Where glommio is
+        // the last to let go, DmaBuffer's own drop frees it and it is not used again.
         let buf = unsafe { Rc::from_raw(Rc::into_raw(buf).cast::<DmaBuffer>()) };
         self.0.write_rc_at(buf, pos).await.map_err(io_error)
     }
@@ -312,6 +350,21 @@ impl File for GlommioFile {
     async fn len(&self) -> Result<u64> {
         self.len_now()
     }
+
+    async fn cached(&self) -> Result<Option<CachedFile>> {
+        if let Some(cached) = self.1.opened.get() {
+            return Ok(Some(cached.clone()));
+        }
+        // By the descriptor, as the name may be gone by now.
+        let (held, path) = (self.duplicate()?, self.1.path.clone());
+        let open = move || {
+            let name = format!("/proc/self/fd/{}", held.as_raw_fd());
+            Ok(CachedFile::new(fs::File::open(name)?, path))
+        };
+        let opened = GlommioIo::new().blocking(open).await?;
+        // Another reader may have been quicker; then its handle is the one.
+        Ok(Some(self.1.opened.get_or_init(|| opened).clone()))
+    }
 }
 
 impl AsRawFd for GlommioFile {
@@ -325,6 +378,22 @@ impl Deref for GlommioBuf {
 
     fn deref(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+}
+
+impl Drop for GlommioBuf {
+    fn drop(&mut self) {
+        // SAFETY: `self` is being dropped, so nobody looks at the field after this.
+        let buf = unsafe { ManuallyDrop::take(&mut self.0) };
+        if buf.len() == KEPT_LEN {
+            // A thread that ends has no more use for it.
+            let _ = KEPT.try_with(|kept| {
+                let mut kept = kept.borrow_mut();
+                if kept.len() < KEPT_MAX {
+                    kept.push(buf);
+                }
+            });
+        }
     }
 }
 

@@ -224,3 +224,42 @@ fn a_flipped_log_start_is_not_believed() {
         }
     }
 }
+
+/// After a kill only what came after the checkpoint is scanned: damage before it is found
+/// by who reads it, damage behind it at the start.
+#[test]
+fn a_checkpointed_front_is_not_scanned_and_a_bad_checkpoint_is() {
+    let opened = |flip: fn(&Sim, u64)| {
+        let sim = Sim::from_seed(9);
+        let io = sim.io();
+        let orders = open(&sim, &io, LogConfig::default(), false);
+        let at = sim.run(async {
+            fill(&io, &orders, 0..100).await;
+            orders.checkpoint().await.unwrap();
+            let at = orders.size_bytes();
+            fill(&io, &orders, 100..110).await;
+            at
+        });
+        sim.power_cut_how(PowerCut::LoseAll);
+        flip(&sim, at);
+        let io = sim.restart();
+        let opened = sim.run(open_on(&io, LogConfig::default(), false));
+        opened.map(|log| log.offsets().log_end)
+    };
+    assert_eq!(opened(|_, _| ()).unwrap(), Offset(110));
+    let front = opened(|sim, _| sim.flip_bit(log_path(0), 300));
+    assert_eq!(front.unwrap(), Offset(110), "not looked at");
+    let behind = opened(|sim, at| sim.flip_bit(log_path(0), at + 300));
+    assert!(behind.unwrap_err().to_string().contains("damaged at byte"));
+    // What the checkpoint says of its last batch is held against the log.
+    let last = opened(|sim, at| sim.flip_bit(log_path(0), at - 20));
+    assert!(last.unwrap_err().to_string().contains("damaged at byte"));
+    // One that is damaged costs a scan, which sees the whole of it again.
+    let bad = opened(|sim, _| sim.flip_bit(format!("{DIR}/checkpoint"), 90));
+    assert_eq!(bad.unwrap(), Offset(110));
+    let both = opened(|sim, _| {
+        sim.flip_bit(format!("{DIR}/checkpoint"), 90);
+        sim.flip_bit(log_path(0), 300);
+    });
+    assert!(both.unwrap_err().to_string().contains("damaged at byte"));
+}

@@ -5,6 +5,7 @@ mod damage;
 mod journal;
 mod leading;
 mod model;
+mod pieces;
 mod simulation;
 mod stories;
 mod takeover;

@@ -355,7 +355,8 @@ fn run(seed: u64) {
                     let idle = Duration::from_millis(model.rng.below(2000));
                     model.io.sleep(idle).await;
                 }
-                6..=11 => model.look_up().await,
+                6 => model.log.checkpoint().await.unwrap(),
+                7..=11 => model.look_up().await,
                 12..=23 => model.fetch().await,
                 _ => model.append().await,
             }

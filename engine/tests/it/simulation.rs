@@ -174,9 +174,11 @@ impl World {
             tail_bytes: rng.below(64 << 10) as usize,
             steps: rng.between(1, 10) as usize,
             upkeep: rng.below(3) == 0,
+            checkpoints: rng.below(3) == 0,
             allowed: Allowed {
                 failures: false,
                 damage: rng.below(8) == 0,
+                holes: false,
             },
             journal,
             shards,
@@ -205,6 +207,7 @@ impl World {
                 3 | 4 => {
                     faults.sync_error = often;
                     sync_errors = true;
+                    plan.allowed.holes = plan.journal.is_some();
                 }
                 5 => faults.read_error = often,
                 6 => faults.open_error = often,

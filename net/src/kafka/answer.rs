@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!  Answer::Send  [ size i32 | response header | body ............... ]
-//!                [ Bytes              | Memory  | Bytes | Memory ... ]   parts
+//!                [ Bytes              | Memory  | Bytes | File ..... ]   parts
 //! ```
 //!
-//! An answer is a list of parts, so that records leave from where they lie. When
-//! answers are sent with `sendfile`, a range of a file becomes one more kind of
-//! part here, and its sender one more arm in the socket.
+//! An answer is a list of parts, so that records leave from where they lie: memory by
+//! `sendmsg`, ranges of files by `sendfile` (outbox.rs).
 
 use crate::kafka::limits::Permit;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
 use klamm_engine::io::Io;
+use klamm_engine::slice::{FilePiece, Piece};
 use klamm_engine::tail::Chunk;
 use klamm_engine::units::BytePos;
 use std::rc::Rc;
@@ -26,23 +26,33 @@ pub enum Part<I: Io> {
         from: BytePos,
         to: BytePos,
     },
+    /// Records in a segment's file; sent without coming to this process.
+    File(FilePiece),
     /// No byte: a share of the shard's budget, given back once all before it is sent.
     Held(Permit),
 }
 
 impl<I: Io> Part<I> {
-    pub fn as_slice(&self) -> &[u8] {
+    /// The bytes, where they are at hand.
+    pub fn in_memory(&self) -> Option<&[u8]> {
         match self {
-            Part::Bytes(b) => b,
-            Part::Memory { chunk, from, to } => chunk.slice(*from, *to),
-            Part::Held(_) => &[],
+            Part::Bytes(b) => Some(b),
+            Part::Memory { chunk, from, to } => Some(chunk.slice(*from, *to)),
+            Part::File(_) => None,
+            Part::Held(_) => Some(&[]),
         }
+    }
+
+    /// What of the shard's memory it keeps until it is sent.
+    pub fn held_bytes(&self) -> usize {
+        self.in_memory().map_or(0, <[u8]>::len)
     }
 
     pub fn len(&self) -> usize {
         match self {
             Part::Bytes(b) => b.len(),
             Part::Memory { from, to, .. } => (to.0 - from.0) as usize,
+            Part::File(piece) => (piece.to - piece.from) as usize,
             Part::Held(_) => 0,
         }
     }
@@ -57,7 +67,18 @@ impl<I: Io> Part<I> {
         match self {
             Part::Bytes(b) => b.truncate(len),
             Part::Memory { from, to, .. } => *to = from.plus(len as u64),
+            Part::File(piece) => piece.to = piece.from + len as u64,
             Part::Held(_) => {}
+        }
+    }
+}
+
+impl<I: Io> From<Piece<I>> for Part<I> {
+    fn from(piece: Piece<I>) -> Part<I> {
+        match piece {
+            Piece::Memory { chunk, from, to } => Part::Memory { chunk, from, to },
+            Piece::File(piece) => Part::File(piece),
+            Piece::Bytes(bytes) => Part::Bytes(bytes),
         }
     }
 }

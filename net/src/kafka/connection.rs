@@ -15,11 +15,13 @@
 //! polled once before the next is looked at), run beside each other, and leave in
 //! order. When the connection goes, what is in flight is dropped with it.
 
-use crate::kafka::answer::{Answer, Part};
+use crate::kafka::answer::Answer;
 use crate::kafka::closing::Heard;
 use crate::kafka::context::{Local, Peer};
 use crate::kafka::frame::{Frames, Front};
 use crate::kafka::limits::{Acquire, Permit};
+use crate::kafka::outbox::Outbox;
+use crate::kafka::profile::{Departures, Watch};
 use crate::kafka::route::{self, Answering};
 use crate::kafka::turns::Turns;
 use crate::socket::Socket;
@@ -27,10 +29,9 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesOrdered, Stream};
 use klamm_engine::io::Io;
 use klamm_engine::units::Nanos;
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -45,8 +46,9 @@ const CLAIM_HEARD_FROM: usize = 64 << 10;
 const FRAMES_A_POLL: usize = 64;
 const TURNS_A_POLL: usize = 64;
 
-/// Slices of one send. Linux takes up to 1,024.
-const SLICES_A_SEND: usize = 64;
+/// Answer bytes, likewise: some 2 ms of a core, where the client takes them as fast as
+/// they are sent.
+const SEND_BYTES_A_POLL: usize = 4 << 20;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -80,6 +82,11 @@ pub struct Connection<I: Io, S> {
     in_flight_bytes: usize,
     turns: Turns,
     outbox: Outbox<I>,
+    /// Of [`SEND_BYTES_A_POLL`].
+    send_left: usize,
+    departures: Departures<I>,
+    /// When the frames that are whole became so.
+    received_at: Nanos,
     /// The budget for the frame at the front, once it has it.
     permit: Option<Permit>,
     acquire: Option<Acquire>,
@@ -103,7 +110,10 @@ impl<I: Io, S: Socket> Connection<I, S> {
             in_flight: FuturesOrdered::new(),
             in_flight_bytes: 0,
             turns: Turns::default(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(local.io.clone()),
+            send_left: 0,
+            departures: Departures::default(),
+            received_at: local.io.now(),
             permit: None,
             acquire: None,
             ending: None,
@@ -128,10 +138,11 @@ impl<I: Io, S: Socket> Connection<I, S> {
         }
         let mut frames_left = FRAMES_A_POLL;
         let mut turns_left = TURNS_A_POLL;
+        self.send_left = SEND_BYTES_A_POLL;
         loop {
             turns_left -= 1;
             match self.turn(cx, &mut frames_left) {
-                Ok(true) if frames_left == 0 || turns_left == 0 => {
+                Ok(true) if frames_left == 0 || turns_left == 0 || self.send_left == 0 => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -185,7 +196,8 @@ impl<I: Io, S: Socket> Connection<I, S> {
     fn collect(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while self.outbox.bytes < self.local.limits.outbox_bytes_max && self.ending.is_none() {
-            let Poll::Ready(Some((answer, bytes))) = Pin::new(&mut self.in_flight).poll_next(cx)
+            let Poll::Ready(Some((answer, bytes, watch))) =
+                Pin::new(&mut self.in_flight).poll_next(cx)
             else {
                 break;
             };
@@ -198,9 +210,11 @@ impl<I: Io, S: Socket> Connection<I, S> {
                         // Its time to move begins now.
                         self.moved_at = self.local.io.now();
                     }
+                    let before = self.outbox.bytes;
                     self.outbox.push(parts);
+                    self.departures.put(watch, before, self.outbox.bytes);
                 }
-                Answer::Nothing => {}
+                Answer::Nothing => watch.sent(None, 0),
                 Answer::Close(why) => {
                     self.ending = Some(End::Refused(why));
                     self.in_flight = FuturesOrdered::new();
@@ -213,13 +227,17 @@ impl<I: Io, S: Socket> Connection<I, S> {
     /// Outbox -> socket.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        while !self.outbox.is_empty() {
+        while !self.outbox.is_empty() && self.send_left > 0 {
+            let before = self.outbox.bytes;
             match self.outbox.poll_send(&mut self.socket, cx) {
                 Poll::Pending => break,
                 Poll::Ready(Err(e)) => return Err(End::Socket(e)),
                 Poll::Ready(Ok(())) => {
                     moved = true;
                     self.moved_at = self.local.io.now();
+                    let taken = before - self.outbox.bytes;
+                    self.send_left = self.send_left.saturating_sub(taken);
+                    self.departures.left(self.outbox.bytes, self.moved_at);
                 }
             }
         }
@@ -240,8 +258,8 @@ impl<I: Io, S: Socket> Connection<I, S> {
             let len = match front {
                 Front::Whole { len } => len,
                 Front::Partial { len, have } => {
-                    if have >= CLAIM_HEARD_FROM {
-                        self.poll_permit(cx, len);
+                    if have >= CLAIM_HEARD_FROM && self.poll_permit(cx, len) {
+                        self.frames.grant();
                     }
                     return moved;
                 }
@@ -256,16 +274,25 @@ impl<I: Io, S: Socket> Connection<I, S> {
             *frames_left -= 1;
             moved = true;
             let turn = self.turns.take();
-            match route::start(&self.local, &self.peer, turn, frame) {
+            let profile = &self.local.profile;
+            let watch = profile.watch(&self.peer, self.received_at, len);
+            match route::start(&self.local, &self.peer, turn, watch.clone(), frame) {
                 Ok(mut answering) => {
                     // Polled once here: what it does before it waits is done before the
                     // next request is looked at.
                     self.in_flight_bytes += len;
                     let state = match answering.as_mut().poll(cx) {
-                        Poll::Ready(answer) => State::Done(Some(answer)),
+                        Poll::Ready(answer) => {
+                            watch.answered();
+                            State::Done(Some(answer))
+                        }
                         Poll::Pending => State::Running(answering, permit),
                     };
-                    self.in_flight.push_back(InFlight { state, bytes: len });
+                    self.in_flight.push_back(InFlight {
+                        state,
+                        bytes: len,
+                        watch,
+                    });
                 }
                 Err(refused) => self.refuse(refused.to_string()),
             }
@@ -276,7 +303,11 @@ impl<I: Io, S: Socket> Connection<I, S> {
     /// No more is read; what came before is still answered.
     fn refuse(&mut self, why: String) {
         let state = State::Done(Some(Answer::Close(why)));
-        self.in_flight.push_back(InFlight { state, bytes: 0 });
+        self.in_flight.push_back(InFlight {
+            state,
+            bytes: 0,
+            watch: Watch::default(),
+        });
         self.drain_until = Some(self.local.io.now().plus(self.local.limits.drain_time_max));
     }
 
@@ -316,6 +347,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             Poll::Ready(Ok(bytes)) => {
                 self.frames.received(bytes);
                 self.moved_at = self.local.io.now();
+                self.received_at = self.moved_at;
                 Ok(true)
             }
             Poll::Ready(Err(e)) => Err(End::Socket(e)),
@@ -399,6 +431,7 @@ impl Patience {
 struct InFlight<I: Io> {
     state: State<I>,
     bytes: usize,
+    watch: Watch<I>,
 }
 
 enum State<I: Io> {
@@ -408,87 +441,21 @@ enum State<I: Io> {
 }
 
 impl<I: Io> Future for InFlight<I> {
-    type Output = (Answer<I>, usize);
+    type Output = (Answer<I>, usize, Watch<I>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match &mut self.state {
             State::Done(answer) => answer.take().expect("polled after its answer"),
             State::Running(answering, _) => match answering.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(answer) => answer,
+                Poll::Ready(answer) => {
+                    self.watch.answered();
+                    answer
+                }
             },
         };
         self.state = State::Done(None);
-        Poll::Ready((answer, self.bytes))
-    }
-}
-
-/// Answers that wait for the socket.
-struct Outbox<I: Io> {
-    parts: VecDeque<Part<I>>,
-    /// How much of the first part is sent.
-    sent: usize,
-    /// What is left of all parts.
-    bytes: usize,
-}
-
-impl<I: Io> Default for Outbox<I> {
-    fn default() -> Self {
-        Outbox {
-            parts: VecDeque::new(),
-            sent: 0,
-            bytes: 0,
-        }
-    }
-}
-
-impl<I: Io> Outbox<I> {
-    fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    fn push(&mut self, parts: Vec<Part<I>>) {
-        for part in parts {
-            self.bytes += part.len();
-            self.parts.push_back(part);
-        }
-    }
-
-    fn poll_send<S: Socket>(
-        &mut self,
-        socket: &mut S,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut slices = [IoSlice::new(&[]); SLICES_A_SEND];
-        let mut used = 0;
-        let parts = self.parts.iter().filter(|part| !part.is_empty());
-        for (slice, part) in slices.iter_mut().zip(parts) {
-            let from = if used == 0 { self.sent } else { 0 };
-            *slice = IoSlice::new(&part.as_slice()[from..]);
-            used += 1;
-        }
-        match socket.poll_send(cx, &slices[..used]) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Ready(Ok(taken)) => {
-                self.advance(taken);
-                Poll::Ready(Ok(()))
-            }
-        }
-    }
-
-    fn advance(&mut self, taken: usize) {
-        assert!(taken <= self.bytes, "more was sent than there is");
-        self.bytes -= taken;
-        self.sent += taken;
-        while let Some(first) = self.parts.front() {
-            if self.sent < first.len() {
-                return;
-            }
-            self.sent -= first.len();
-            self.parts.pop_front();
-        }
-        assert_eq!(self.sent, 0, "nothing is half sent behind the end");
+        Poll::Ready((answer, self.bytes, std::mem::take(&mut self.watch)))
     }
 }
 

@@ -13,6 +13,7 @@
 use crate::kafka::closing::Closing;
 use crate::kafka::cores::{Cores, Gone};
 use crate::kafka::limits::{Budget, Limits};
+use crate::kafka::profile::{self, Recorder, Watch};
 use crate::kafka::turns::Turn;
 use futures_util::future::{Either, select};
 use kafka_protocol::protocol::StrBytes;
@@ -56,6 +57,8 @@ pub struct Local<I: Io> {
     /// Bytes of records that were read for answers and not yet sent.
     pub answer_bytes: Budget,
     pub closing: Closing,
+    /// What requests took.
+    pub profile: Rc<Recorder<I>>,
     image: RefCell<Arc<Image>>,
     image_changed: Rc<Signal>,
 }
@@ -71,7 +74,26 @@ impl<I: Io> Local<I> {
         listener: String,
         limits: Limits,
     ) -> Rc<Local<I>> {
+        let profile = profile::Settings::default();
+        Local::profiled(
+            io, cores, store, image, broker_id, listener, limits, profile,
+        )
+    }
+
+    /// The same, with something else to record than by default.
+    #[allow(clippy::too_many_arguments)] // as above
+    pub fn profiled(
+        io: I,
+        cores: Cores<I>,
+        store: Rc<Store<I>>,
+        image: Arc<Image>,
+        broker_id: i32,
+        listener: String,
+        limits: Limits,
+        profile: profile::Settings,
+    ) -> Rc<Local<I>> {
         Rc::new(Local {
+            profile: Recorder::new(io.clone(), profile),
             request_bytes: Budget::new(limits.request_bytes_max),
             answer_bytes: Budget::new(limits.answer_bytes_max),
             closing: Closing::default(),
@@ -176,6 +198,8 @@ pub struct Context<I: Io> {
     pub client_id: Option<StrBytes>,
     /// When it is this request's turn to leave.
     pub turn: Turn,
+    /// What its time goes into.
+    pub watch: Watch<I>,
 }
 
 impl<I: Io> Clone for Context<I> {
@@ -188,6 +212,7 @@ impl<I: Io> Clone for Context<I> {
             correlation_id: self.correlation_id,
             client_id: self.client_id.clone(),
             turn: self.turn.clone(),
+            watch: self.watch.clone(),
         }
     }
 }
@@ -214,6 +239,6 @@ impl<I: Io> Context<I> {
         &self,
         request: Request,
     ) -> impl Future<Output = Result<Response, Gone>> + use<I> {
-        self.local.coordinator(request)
+        self.watch.waiting(self.local.coordinator(request))
     }
 }

@@ -93,6 +93,12 @@ impl<I: Io> Cores<I> {
             let done = work(local.clone());
             return Box::pin(async move { Ok(done.await) });
         };
+        if shard == shards.here() {
+            // Most of what a client asks of the leader that it found. No message, no task:
+            // where the connection goes, nobody waits for the rest any more.
+            let done = work(local.clone());
+            return Box::pin(async move { Ok(done.await) });
+        }
         let done = shards.submit_to(shard, move |local| work((*local).clone()));
         Box::pin(async move { done.await.map_err(|_| Gone) })
     }

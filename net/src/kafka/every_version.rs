@@ -14,6 +14,7 @@ use crate::kafka::answer::Answer;
 use crate::kafka::context::{Coordinator, Local, Peer};
 use crate::kafka::cores::{Cores, Gone};
 use crate::kafka::limits::Limits;
+use crate::kafka::profile::Watch;
 use crate::kafka::route;
 use crate::kafka::turns::Turns;
 use bytes::{Bytes, BytesMut};
@@ -108,7 +109,13 @@ impl Front {
         let peer = Rc::new(Peer {
             address: "127.0.0.1:50000".parse().unwrap(),
         });
-        let answering = route::start(&self.local, &peer, Turns::default().take(), frame.freeze());
+        let answering = route::start(
+            &self.local,
+            &peer,
+            Turns::default().take(),
+            Watch::default(),
+            frame.freeze(),
+        );
         let answering = answering.unwrap_or_else(|refused| panic!("version {version}: {refused}"));
         let parts = match self.sim.run(answering) {
             Answer::Send(parts) => parts,
@@ -117,7 +124,7 @@ impl Front {
         };
         let whole: Vec<u8> = parts
             .iter()
-            .flat_map(|part| part.as_slice().to_vec())
+            .flat_map(|part| part.in_memory().unwrap().to_vec())
             .collect();
         let mut bytes = Bytes::from(whole);
         let size = bytes::Buf::get_i32(&mut bytes);

@@ -17,7 +17,7 @@
 mod read;
 mod response;
 
-use crate::kafka::answer::Answer;
+use crate::kafka::answer::{Answer, Part};
 use crate::kafka::context::Context;
 use crate::kafka::errors::{Code, Failure};
 use crate::kafka::hosted;
@@ -60,7 +60,7 @@ type Shape = Vec<(StrBytes, Vec<i32>)>;
 
 async fn handle<I: Io>(ctx: Context<I>, request: FetchRequest, flexible: bool) -> Answer<I> {
     // A large answer is made only when it can leave: see turns.rs.
-    ctx.turn.come().await;
+    ctx.watch.waiting(ctx.turn.come()).await;
     if ctx.version >= SESSIONS_FROM
         && let Some(code) = refuse_session(request.session_id, request.session_epoch)
     {
@@ -189,7 +189,7 @@ impl<I: Io> Fetch<I> {
                 if !round.loaded {
                     round = self.read(bytes_max, 0).await;
                 }
-                permit.shrink(round.bytes);
+                permit.shrink(round.held_bytes());
                 let outcomes = round.outcomes.into_iter();
                 let outcomes = outcomes.map(|o| o.expect("all were asked")).collect();
                 return response::encode(
@@ -203,7 +203,7 @@ impl<I: Io> Fetch<I> {
                 );
             }
             drop(permit);
-            self.wait(&round).await;
+            self.ctx.watch.waiting(self.wait(&round)).await;
         }
     }
 
@@ -224,12 +224,13 @@ impl<I: Io> Fetch<I> {
             bytes_max,
             at_least_one: true,
             load_from,
+            all_in_memory: self.ctx.version < response::ZSTD_FROM,
         };
         if self.homes.len() > 1 && self.bytes_of_partitions <= bytes_max {
             let reads = self
                 .homes
                 .iter()
-                .map(|(shard, queries)| read::from(&self.ctx.local, *shard, queries, bounds));
+                .map(|(shard, queries)| read::from(&self.ctx, *shard, queries, bounds));
             for (at, read) in futures_util::future::join_all(reads)
                 .await
                 .into_iter()
@@ -244,8 +245,9 @@ impl<I: Io> Fetch<I> {
                 bytes_max: bytes_max.saturating_sub(round.bytes),
                 at_least_one: round.bytes == 0,
                 load_from: load_from.saturating_sub(round.bytes),
+                ..bounds
             };
-            let read = read::from(&self.ctx.local, *shard, queries, bounds).await;
+            let read = read::from(&self.ctx, *shard, queries, bounds).await;
             round.take(queries, read);
         }
         round
@@ -275,6 +277,13 @@ impl<I: Io> Fetch<I> {
 }
 
 impl<I: Io> Round<I> {
+    /// What it keeps of memory until it is sent: what is of files costs none.
+    fn held_bytes(&self) -> usize {
+        let outcomes = self.outcomes.iter().flatten().flatten();
+        let records = outcomes.flat_map(|fetched| &fetched.records);
+        records.map(Part::held_bytes).sum()
+    }
+
     fn take(&mut self, queries: &[Query], read: Result<read::Batch<I>, crate::kafka::cores::Gone>) {
         let Ok(read) = read else {
             // The broker is stopping.
@@ -298,3 +307,6 @@ impl<I: Io> Round<I> {
         }
     }
 }
+
+#[cfg(test)]
+mod files;

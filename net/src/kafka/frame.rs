@@ -4,7 +4,8 @@
 //!  socket -> | len i32 | request ... | len i32 | requ
 //!                        ^^^^^^^^^^^ Whole: taken out as a slice, nothing is copied
 //!                                              ^^^^ Partial: the buffer grows as bytes
-//!                                                   come, never by what len claims
+//!                                                   come, never by what len claims, until
+//!                                                   that is granted
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -50,6 +51,8 @@ pub struct Frames {
     bytes_max: usize,
     /// What the next read asks for: grows while reads come back full.
     room: usize,
+    /// The memory of the frame at the front is granted: it is taken whole.
+    granted: bool,
 }
 
 impl Frames {
@@ -58,7 +61,14 @@ impl Frames {
             buf: BytesMut::new(),
             bytes_max,
             room: READ_BYTES_MIN,
+            granted: false,
         }
+    }
+
+    /// The frame at the front has its share of the memory for requests: from now on its
+    /// buffer need not grow with what comes, which would copy it each time.
+    pub fn grant(&mut self) {
+        self.granted = true;
     }
 
     pub fn front(&self) -> Result<Front, BadLength> {
@@ -94,6 +104,7 @@ impl Frames {
     /// Takes out the frame that [`Frames::front`] found whole.
     pub fn take(&mut self, len: usize) -> Bytes {
         assert!(self.buf.len() >= 4 + len, "the frame is not whole");
+        self.granted = false;
         self.buf.advance(4);
         self.buf.split_to(len).freeze()
     }
@@ -109,6 +120,7 @@ impl Frames {
         let ask = match self.front() {
             // Never beyond this frame's end by more than a usual read: what follows it
             // would have to be copied when the buffer is exchanged.
+            Ok(Front::Partial { len, have }) if self.granted => (len - have).max(READ_BYTES_MIN),
             Ok(Front::Partial { len, have }) => (len - have).clamp(self.room, have.max(self.room)),
             _ => self.room,
         };
@@ -137,6 +149,25 @@ mod tests {
     fn feed(frames: &mut Frames, bytes: &[u8]) {
         frames.room().extend_from_slice(bytes);
         frames.received(bytes.len());
+    }
+
+    #[test]
+    fn a_claim_takes_no_memory_until_it_is_granted_and_then_all_of_it_at_once() {
+        let len = 1 << 20;
+        let mut frames = Frames::new(2 * len);
+        feed(&mut frames, &(len as i32).to_be_bytes());
+        feed(&mut frames, &[7; 2000]);
+        frames.room();
+        assert!(frames.buf.capacity() < READ_BYTES_MAX, "a claim alone");
+        frames.grant();
+        let room = frames.room();
+        assert!(room.capacity() - room.len() >= len - 2000);
+        let at = room.as_ptr();
+        feed(&mut frames, &vec![7; len - 2000]);
+        assert_eq!(frames.buf.as_ptr(), at, "what came was not moved again");
+        assert!(frames.take(len).iter().all(|b| *b == 7));
+        // The next one has to ask for itself.
+        assert!(!frames.granted);
     }
 
     #[test]

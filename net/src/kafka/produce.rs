@@ -20,10 +20,11 @@ use crate::kafka::cluster;
 use crate::kafka::context::{Context, Local};
 use crate::kafka::errors::{self, Code, Failure};
 use crate::kafka::hosted::{self, Place};
+use crate::kafka::profile::Stay;
 use crate::kafka::route::{Answering, Api, Refused};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, FusedFuture, join_all, select};
 use kafka_protocol::messages::produce_response::{
     LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
 };
@@ -31,9 +32,11 @@ use kafka_protocol::messages::{BrokerId, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 use klamm_engine::io::Io;
 use klamm_engine::partition::{Appended, Partition};
-use klamm_engine::units::{PartitionId, ShardId};
+use klamm_engine::profile::Round;
+use klamm_engine::units::{Nanos, PartitionId, ShardId};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -64,6 +67,7 @@ struct Written {
     base_offset: i64,
     log_append_time: i64,
     log_start: i64,
+    round: Round,
 }
 
 /// A batch on its way to its home shard, and its place in the answer.
@@ -112,16 +116,19 @@ fn handle<I: Io>(
         .into_iter()
         .map(|(shard, batches)| {
             let slots: Vec<usize> = batches.iter().map(|b| b.slot).collect();
+            let is_here = shard == ctx.local.cores.here();
+            let since = ctx.watch.started_at().filter(|_| is_here);
             let done = ctx
                 .local
-                .on(shard, move |local| append(local, batches, timeout));
-            done.map(move |done| (slots, done))
+                .on(shard, move |local| append(local, batches, timeout, since));
+            done.map(move |done| (is_here, slots, done))
         })
         .collect();
     async move {
-        for (slots, done) in join_all(appends).await {
+        for (is_here, slots, done) in join_all(appends).await {
             match done {
-                Ok(results) => {
+                Ok((results, stay)) => {
+                    ctx.watch.stayed(stay, !is_here);
                     for (slot, outcome) in results {
                         outcomes[slot] = Some(outcome);
                     }
@@ -174,7 +181,9 @@ fn append<I: Io>(
     local: Rc<Local<I>>,
     batches: Vec<Batch>,
     timeout: Duration,
-) -> impl Future<Output = Vec<(usize, Outcome)>> + 'static {
+    since: Option<Nanos>,
+) -> impl Future<Output = (Vec<(usize, Outcome)>, Stay)> + 'static {
+    let mut stay = Stay::arrived(&local, since);
     let mut results = Vec::with_capacity(batches.len());
     let mut waiting = Vec::new();
     for Batch { slot, id, bytes } in batches {
@@ -187,26 +196,35 @@ fn append<I: Io>(
             Err(failure) => results.push((slot, Err(failure))),
         }
     }
+    stay.appended(&local);
     async move {
         if waiting.is_empty() {
-            return results;
+            return (results, stay);
         }
-        let late = local.io.sleep(timeout).boxed_local().shared();
-        let waits = waiting.into_iter().map(|(slot, acknowledged)| {
-            let late = late.clone();
-            async move {
-                let outcome = match select(acknowledged.boxed_local(), late).await {
-                    Either::Left((outcome, _)) => outcome,
-                    Either::Right(((), _)) => Err(Failure::new(
-                        Code::REQUEST_TIMED_OUT,
-                        "the records were not on the disk in time; they may still get there",
-                    )),
-                };
-                (slot, outcome)
-            }
-        });
-        results.extend(join_all(waits).await);
-        results
+        // All of them are waited for, so one after another is no later than side by side,
+        // and a thousand partitions cost no thousand wakeups each.
+        let mut late = pin!(local.io.sleep(timeout).fuse());
+        for (slot, acknowledged) in waiting {
+            let acknowledged = pin!(acknowledged);
+            let outcome = match late.is_terminated() {
+                false => match select(acknowledged, &mut late).await {
+                    Either::Left((outcome, _)) => Some(outcome),
+                    Either::Right(((), _)) => None,
+                },
+                // Too late for the one before; this one may be there all the same.
+                true => acknowledged.now_or_never(),
+            };
+            let outcome = outcome.unwrap_or_else(|| {
+                Err(Failure::new(
+                    Code::REQUEST_TIMED_OUT,
+                    "the records were not on the disk in time; they may still get there",
+                ))
+            });
+            stay.by(outcome.as_ref().map_or(Round::default(), |w| w.round));
+            results.push((slot, outcome));
+        }
+        stay.acknowledged(&local);
+        (results, stay)
     }
 }
 
@@ -219,6 +237,7 @@ async fn acknowledge<I: Io>(partition: Rc<Partition<I>>, appended: Appended) -> 
         base_offset: appended.base_offset.0,
         log_append_time: appended.log_append_time.0,
         log_start: appended.log_start.0,
+        round: partition.round(),
     })
 }
 

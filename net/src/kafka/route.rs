@@ -12,6 +12,7 @@
 
 use crate::kafka::answer::{self, Answer, Header};
 use crate::kafka::context::{Context, Local, Peer};
+use crate::kafka::profile::Watch;
 use crate::kafka::turns::Turn;
 use crate::kafka::{
     alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records,
@@ -191,9 +192,11 @@ pub fn start<I: Io>(
     local: &Rc<Local<I>>,
     peer: &Rc<Peer>,
     turn: Turn,
+    watch: Watch<I>,
     mut frame: Bytes,
 ) -> Result<Answering<I>, Refused> {
     let (header, api) = header(&mut frame)?;
+    watch.known(api, header.client_id.as_deref());
     if !(api.served_min..=api.max).contains(&header.version) {
         let answer = api_versions::unsupported(header.correlation_id);
         return Ok(Box::pin(std::future::ready(answer)));
@@ -206,6 +209,7 @@ pub fn start<I: Io>(
         correlation_id: header.correlation_id,
         client_id: header.client_id,
         turn,
+        watch,
     };
     dispatch(ctx, api, frame)
 }

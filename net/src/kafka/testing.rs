@@ -10,6 +10,7 @@ use crate::kafka::context::{Context, Local, Peer};
 use crate::kafka::cores::Cores;
 use crate::kafka::following;
 use crate::kafka::limits::Limits;
+use crate::kafka::profile::Watch;
 use crate::kafka::turns::Turns;
 use crate::pipe::{Pipe, PipeSocket};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -22,6 +23,7 @@ use klamm_engine::codec::Codec;
 use klamm_engine::io::Io;
 use klamm_engine::io::shards::Shards;
 use klamm_engine::io::sim::{Sim, SimIo};
+use klamm_engine::profile::StoreProfile;
 use klamm_engine::store::Store;
 use klamm_engine::units::{LeaderEpoch, TopicId};
 use std::cell::{Cell, RefCell};
@@ -60,7 +62,13 @@ impl Front {
                 Local::new(
                     sim.io(),
                     Cores::later(),
-                    Store::new(sim.io(), "/data".into(), true, 1 << 20),
+                    Store::profiled(
+                        sim.io(),
+                        "/data".into(),
+                        true,
+                        1 << 20,
+                        Some(StoreProfile::new()),
+                    ),
                     empty.clone(),
                     BROKER,
                     LISTENER.to_owned(),
@@ -128,6 +136,7 @@ impl Front {
             correlation_id: 77,
             client_id: Some(StrBytes::from_static_str("a client")),
             turn: Turns::default().take(),
+            watch: Watch::default(),
         }
     }
 

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::Path;
 
+use klamm_engine::checkpoint::{self, Checkpoint};
 use klamm_engine::epochs::LeaderEpochs;
 use klamm_engine::mark::{self, Mark, UNBOUNDED};
 use klamm_engine::recovery::{EPOCHS_FILE_NAME, LOG_START_FILE_NAME};
+use klamm_engine::sealed_text;
 use serde::Serialize;
 
 use super::segment::Status;
@@ -13,9 +15,10 @@ use super::{Report, read};
 use crate::output::{Outcome, printable};
 
 /// What [`inspect`] reads.
-pub const NAMES: [&str; 5] = [
+pub const NAMES: [&str; 6] = [
     EPOCHS_FILE_NAME,
     mark::FILE_NAME,
+    checkpoint::FILE_NAME,
     LOG_START_FILE_NAME,
     "partition.metadata",
     "meta.properties",
@@ -74,6 +77,7 @@ pub fn inspect(path: &Path, name: &str, report: &mut Report) -> Outcome {
             ("leader_epochs", says)
         }
         mark::FILE_NAME => ("mark", committed(&bytes)),
+        checkpoint::FILE_NAME => ("checkpoint", checkpointed(&bytes)),
         LOG_START_FILE_NAME => ("text", log_start(&bytes)),
         _ => ("text", text(&bytes)),
     };
@@ -111,11 +115,25 @@ fn committed(bytes: &[u8]) -> Result<String, String> {
     }
 }
 
+fn checkpointed(bytes: &[u8]) -> Result<String, String> {
+    match Checkpoint::decode(bytes) {
+        Some(Checkpoint { end, indexes, .. }) => Ok(format!(
+            "segment {} up to byte {}, offset {}: {} index entries and the producers' state",
+            end.segment,
+            end.pos,
+            end.offset,
+            indexes.offsets.len(),
+        )),
+        None => Err("no valid checkpoint: recovery scans the newest segment from its front".into()),
+    }
+}
+
 fn log_start(bytes: &[u8]) -> Result<String, String> {
-    let text = String::from_utf8_lossy(bytes);
-    match text.trim_end().parse::<i64>() {
-        Ok(offset) if offset >= 0 => Ok(format!("the log starts at offset {offset}")),
-        _ => Err("expected the log start offset as a decimal number".into()),
+    let (lines, _) = sealed_text::open(bytes)?;
+    let offset = lines.lines().find_map(|line| line.strip_prefix("offset: "));
+    match offset.and_then(|offset| offset.parse::<i64>().ok()) {
+        Some(offset) if offset >= 0 => Ok(format!("the log starts at offset {offset}")),
+        _ => Err("expected a line 'offset: ' with a number".into()),
     }
 }
 
@@ -132,11 +150,15 @@ fn text(bytes: &[u8]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use klamm_engine::recovery::encode_log_start;
+    use klamm_engine::units::Offset;
 
     #[test]
     fn small_files_in_words() {
-        assert_eq!(log_start(b"42\n").unwrap(), "the log starts at offset 42");
-        assert!(log_start(b"-1").is_err());
+        let sealed = encode_log_start(Offset(42));
+        assert_eq!(log_start(&sealed).unwrap(), "the log starts at offset 42");
+        assert!(log_start(b"version: 0\noffset: -1\n").is_err());
+        assert!(log_start(&sealed[1..]).is_err());
         assert!(log_start(b"").is_err());
         assert_eq!(
             text(b"#written\nversion: 0\ntopic_id: x\n").unwrap(),
@@ -144,5 +166,6 @@ mod tests {
         );
         assert!(text(&[0xff]).is_err());
         assert!(committed(&[0; 4096]).is_err());
+        assert!(checkpointed(&[0; 4096]).is_err());
     }
 }

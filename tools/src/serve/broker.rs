@@ -9,6 +9,7 @@
 //! ```
 
 use crate::serve::keeping::Keeping;
+use crate::serve::profile;
 use crate::serve::settings::Settings;
 use futures_util::future::{Either, join_all, select};
 use klamm_coord::core::coordinator::{CoreConfig, Request, Response};
@@ -27,7 +28,9 @@ use klamm_net::kafka::context::Local;
 use klamm_net::kafka::cores::Cores;
 use klamm_net::kafka::following;
 use klamm_net::kafka::limits::Limits;
+use klamm_net::kafka::profile::watch_stalls;
 use klamm_net::kafka::server::{self, Admission};
+use klamm_net::profile::socket::Asks;
 use klamm_net::socket::{Connector, Listener};
 use klamm_net::zookeeper;
 use klamm_net::zookeeper::client::ZooKeeper;
@@ -45,6 +48,9 @@ use std::time::{Duration, Instant};
 /// The listener's name, as clients see it in the broker's endpoints.
 const LISTENER: &str = "PLAINTEXT";
 
+/// How often the logs are looked at for checkpoints that are due.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
 type Here = Rc<Local<GlommioIo>>;
 type Cluster = Shards<Here>;
 
@@ -56,6 +62,8 @@ pub struct Plan {
     /// Where ZooKeeper's clients are listened for, if they are.
     coordinator: Option<SocketAddr>,
     termination: Termination,
+    /// What `klamm profile` asks; for shard 0 to take.
+    asks: Mutex<Option<Asks>>,
     started: Instant,
     limits: Limits,
     admission: Admission,
@@ -70,6 +78,7 @@ impl Plan {
         address: SocketAddr,
         coordinator: Option<SocketAddr>,
         termination: Termination,
+        asks: Option<Asks>,
         started: Instant,
     ) -> Plan {
         let limits = limits(&settings);
@@ -80,6 +89,7 @@ impl Plan {
             address,
             coordinator,
             termination,
+            asks: Mutex::new(asks),
             started,
             limits,
             admission,
@@ -133,14 +143,15 @@ fn limits(settings: &Settings) -> Limits {
 pub fn make(plan: &Plan, shards: Cluster, io: GlommioIo) -> Here {
     let settings = &plan.settings;
     let tail_bytes = settings.tail_cache_bytes / shards.count();
-    let store = Store::new(
+    let store = Store::profiled(
         io.clone(),
         settings.data.clone(),
         plan.folder.clean,
         tail_bytes,
+        settings.profile.store_profile(),
     );
     let nothing_yet = Arc::new(Image::empty("", settings.broker.clone()));
-    Local::new(
+    Local::profiled(
         io,
         Cores::Many(shards),
         store,
@@ -148,6 +159,7 @@ pub fn make(plan: &Plan, shards: Cluster, io: GlommioIo) -> Here {
         settings.broker.broker_id,
         LISTENER.to_owned(),
         plan.limits.clone(),
+        settings.profile,
     )
 }
 
@@ -159,9 +171,20 @@ pub async fn serve(plan: &Arc<Plan>, shards: Cluster, io: GlommioIo) {
             .unsigned_abs(),
     );
     io.spawn(shards.local().store.clone().housekeep_every(upkeep));
+    let store = shards.local().store.clone();
+    io.spawn(store.checkpoint_every(CHECKPOINT_EVERY));
+    io.spawn(watch_stalls(shards.local().profile.clone()));
     if shards.here() != ShardId::COORDINATOR {
         shards.stopping().await;
         return;
+    }
+    let asks = plan
+        .asks
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let Some(asks) = asks {
+        io.spawn(profile::answer((*shards.local()).clone(), asks));
     }
     let outcome = lead(plan, &shards, io).await;
     plan.end(outcome);

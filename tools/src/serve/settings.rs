@@ -10,10 +10,12 @@
 
 use crate::serve::coordinator::{self, CoordinatorSettings};
 use klamm_coord::core::settings::BrokerConfig;
+use klamm_net::kafka::profile;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Run the broker.
 #[derive(clap::Args, Debug)]
@@ -67,6 +69,14 @@ pub struct Args {
     #[arg(long, env = "KLAMM_TAIL_CACHE", value_name = "SIZE")]
     pub tail_cache: Option<String>,
 
+    /// Whether to record what requests take, for `klamm profile`. Default: on.
+    #[arg(long, env = "KLAMM_PROFILE", value_name = "on|off")]
+    pub profile: Option<String>,
+
+    /// Log each request that took at least so many milliseconds, and what for.
+    #[arg(long, env = "KLAMM_LOG_SLOW_REQUESTS", value_name = "MS")]
+    pub log_slow_requests: Option<u64>,
+
     /// Any setting by Kafka's name, or ZooKeeper's; may be repeated.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
@@ -85,6 +95,7 @@ pub struct Settings {
     pub data: PathBuf,
     pub cores: Option<usize>,
     pub tail_cache_bytes: usize,
+    pub profile: profile::Settings,
     pub coordinator: CoordinatorSettings,
     pub broker: BrokerConfig,
 }
@@ -95,6 +106,8 @@ const TAIL_CACHE_BYTES: usize = 128 << 20;
 /// The names in the file that are Klamm's alone.
 const CORES: &str = "klamm.cores";
 const TAIL_CACHE: &str = "klamm.tail.cache.bytes";
+const PROFILE: &str = "klamm.profile";
+const LOG_SLOW_REQUESTS: &str = "klamm.log.slow.requests.ms";
 
 /// A setting that makes no sense; the sentence says which, and what would.
 #[derive(Debug)]
@@ -149,6 +162,11 @@ impl Settings {
         );
         flag(CORES, args.cores.map(|n| n.to_string()));
         flag(TAIL_CACHE, args.tail_cache.clone());
+        flag(PROFILE, args.profile.clone());
+        flag(
+            LOG_SLOW_REQUESTS,
+            args.log_slow_requests.map(|ms| ms.to_string()),
+        );
         flag(coordinator::LISTEN, args.coordinator_listen.clone());
         flag(coordinator::CONNECT, args.coordinator.clone());
 
@@ -159,6 +177,17 @@ impl Settings {
         let tail_cache_bytes = match names.remove(TAIL_CACHE) {
             Some(text) => parse_size(&text)?,
             None => TAIL_CACHE_BYTES,
+        };
+        let profile = profile::Settings {
+            histograms: match names.remove(PROFILE).as_deref() {
+                None | Some("on" | "true") => true,
+                Some("off" | "false") => false,
+                Some(text) => return Err(wrong(format!("{PROFILE}={text}: expected on or off"))),
+            },
+            slow: match names.remove(LOG_SLOW_REQUESTS) {
+                Some(text) => parse_slow(&text)?,
+                None => None,
+            },
         };
         let coordinator = CoordinatorSettings::take(&mut names)?;
         let broker = BrokerConfig::new(names).map_err(|e| wrong(e.to_string()))?;
@@ -189,6 +218,7 @@ impl Settings {
             data,
             cores,
             tail_cache_bytes,
+            profile,
             coordinator,
             broker,
         })
@@ -233,6 +263,20 @@ fn parse_cores(text: &str) -> Result<usize, SettingsError> {
         Ok(n) if (1..=256).contains(&n) => Ok(n),
         _ => Err(wrong(format!(
             "{CORES}={text}: expected a number from 1 to 256"
+        ))),
+    }
+}
+
+/// Milliseconds, or off; 0 logs every request.
+fn parse_slow(text: &str) -> Result<Option<Duration>, SettingsError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    // More than a day is a mistake.
+    match text.parse() {
+        Ok(ms @ 0..=86_400_000) => Ok(Some(Duration::from_millis(ms))),
+        _ => Err(wrong(format!(
+            "{LOG_SLOW_REQUESTS}={text}: expected milliseconds from 0 to 86400000, or off"
         ))),
     }
 }
@@ -375,12 +419,25 @@ mod tests {
             (&["--set", "listeners=SSL://h:1"], "TLS"),
             (&["--tail-cache", "many"], "64MiB"),
             (&["--cores", "0"], "1 to 256"),
+            (&["--profile", "maybe"], "on or off"),
+            (&["--set", "klamm.log.slow.requests.ms=-1"], "milliseconds"),
             (&["--data", "/a,/b"], "one folder"),
             (&["--config", "/no/such/file"], "/no/such/file"),
         ] {
             let refused = resolve(flags).unwrap_err().to_string();
             assert!(refused.contains(says), "{flags:?}: {refused}");
         }
+    }
+
+    #[test]
+    fn recording_is_on_and_logging_of_slow_requests_off() {
+        let settings = resolve(&[]).unwrap().profile;
+        assert_eq!(settings, profile::Settings::default());
+        let settings = resolve(&["--profile", "off", "--log-slow-requests", "20"]).unwrap();
+        assert!(!settings.profile.histograms);
+        assert_eq!(settings.profile.slow, Some(Duration::from_millis(20)));
+        let settings = resolve(&["--set", "klamm.log.slow.requests.ms=off"]).unwrap();
+        assert_eq!(settings.profile.slow, None);
     }
 
     #[test]

@@ -264,8 +264,9 @@ fn builder(config: &RuntimeConfig, processor: Option<usize>) -> LocalExecutorBui
     LocalExecutorBuilder::new(placement)
         .io_memory(config.io_memory_bytes)
         .ring_depth(config.ring_depth)
-        // Where the executor is pinned, its helpers are not: they only wait for the disk.
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(2))
+        // Where the executor is pinned, its helpers are not: they only wait for the disk. Four:
+        // readers that catch up have most of them waiting, and names want one, too.
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(4))
 }
 
 fn on_executor<L, E, M, S>(

@@ -179,7 +179,8 @@ impl Io for SimIo {
             len > 0 && len.is_multiple_of(BLOCK),
             "a buffer of {len} bytes is not of blocks"
         );
-        SimBuf(vec![0; len])
+        // Never zeros: who relies on them writes what was there before.
+        SimBuf(vec![0xA7; len])
     }
 
     async fn open(&self, path: &Path, mode: Open) -> Result<SimFile> {

@@ -25,6 +25,8 @@ pub struct Ledger {
     pub deleted: i64,
     /// The largest offset that a deletion was ever asked for, or that retention reached.
     pub deleted_at_most: i64,
+    /// Retention is under way, or waits for its turn: it reaches as far as the log does.
+    pub retaining: bool,
     pub producers: Vec<Producer>,
 }
 
@@ -83,6 +85,7 @@ impl Ledger {
             must: 0,
             deleted: 0,
             deleted_at_most: 0,
+            retaining: false,
             producers: (1..=producers as i64).map(producer).collect(),
         }
     }
@@ -96,6 +99,9 @@ impl Ledger {
             return Err(format!("appended at {base}, and {} was next", self.end()));
         }
         self.records.extend_from_slice(numbers);
+        if self.retaining {
+            self.deleted_at_most = self.end();
+        }
         Ok(())
     }
 
@@ -137,6 +143,7 @@ impl Ledger {
     /// The log as it was opened again.
     pub fn opened(&mut self, offsets: &Offsets) -> Result<(), Broken> {
         let (start, end) = (offsets.log_start.0, offsets.log_end.0);
+        self.retaining = false;
         if offsets.high_watermark.0 != end {
             return Err(format!(
                 "opened with a high watermark of {} and the end {end}",

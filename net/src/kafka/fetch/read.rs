@@ -1,25 +1,26 @@
 //! Reading on a partition's home shard, and waiting there.
 //!
 //! ```text
-//!   here     Slice: memory ranges stay where they are, file ranges are read
-//!   there    the same, then copied: what crosses shards is Bytes
+//!   here     Slice -> pieces: memory stays where it is, and so do files
+//!   there    the same; memory is copied, as what crosses shards is Bytes, and ranges of
+//!            files cross as such
 //! ```
 //!
 //! A reading that will be thrown away, since there is not yet enough, is counted and
 //! not loaded.
 
 use crate::kafka::answer::Part;
-use crate::kafka::context::Local;
+use crate::kafka::context::{Context, Local};
 use crate::kafka::cores::Gone;
 use crate::kafka::errors::{self, Code, Failure};
 use crate::kafka::hosted;
 use bytes::Bytes;
 use futures_channel::oneshot;
-use futures_util::future::{select, select_all};
+use futures_util::future::{join_all, select, select_all};
 use klamm_engine::error::Offline;
 use klamm_engine::io::Io;
 use klamm_engine::partition::{Offsets, Partition};
-use klamm_engine::slice::{Range, Slice};
+use klamm_engine::slice::{FilePiece, Range, Slice};
 use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, ShardId};
 use std::pin::pin;
 use std::rc::Rc;
@@ -42,6 +43,8 @@ pub struct Bounds {
     pub at_least_one: bool,
     /// Records are loaded only if there are at least so many bytes.
     pub load_from: usize,
+    /// The batches will be looked at: none may stay in its file.
+    pub all_in_memory: bool,
 }
 
 /// What one partition has, for one answer.
@@ -64,8 +67,14 @@ pub struct Batch<I: Io> {
 struct Crossing {
     offsets: Offsets,
     bytes: usize,
-    records: Vec<Bytes>,
+    records: Vec<Crossed>,
     diverging: Option<(LeaderEpoch, Offset)>,
+}
+
+/// A part that may cross shards.
+enum Crossed {
+    Bytes(Bytes),
+    File(FilePiece),
 }
 
 /// What was found, before anything is loaded.
@@ -78,16 +87,17 @@ struct Found<I: Io> {
 
 /// Reads on `shard`, wherever that is.
 pub async fn from<I: Io>(
-    local: &Rc<Local<I>>,
+    ctx: &Context<I>,
     shard: ShardId,
     queries: &[Query],
     bounds: Bounds,
 ) -> Result<Batch<I>, Gone> {
+    let local = &ctx.local;
     if shard == local.cores.here() {
         return Ok(here(local, queries, bounds).await);
     }
     let queries = queries.to_vec();
-    let crossed = local.on(shard, move |local| async move {
+    let crossed = ctx.watch.on(local, shard, move |local| async move {
         there(&local, &queries, bounds).await
     });
     let (outcomes, loaded) = crossed.await?;
@@ -95,7 +105,7 @@ pub async fn from<I: Io>(
         let outcome = outcome.map(|crossing| Fetched {
             offsets: crossing.offsets,
             bytes: crossing.bytes,
-            records: crossing.records.into_iter().map(Part::Bytes).collect(),
+            records: crossing.records.into_iter().map(Part::from).collect(),
             diverging: crossing.diverging,
         });
         (slot, outcome)
@@ -108,57 +118,73 @@ pub async fn from<I: Io>(
 
 async fn here<I: Io>(local: &Local<I>, queries: &[Query], bounds: Bounds) -> Batch<I> {
     let (found, loaded) = find_all(local, queries, bounds).await;
-    let mut outcomes = Vec::with_capacity(found.len());
-    for (slot, found) in found {
-        let outcome = match found {
-            Err(failure) => Err(failure),
-            Ok(found) => {
-                let bytes = found.slice.bytes;
-                let records = if loaded {
-                    parts(found.slice).await
-                } else {
-                    Ok(Vec::new())
-                };
-                let records = records.map_err(|offline| failed(&found.partition, offline));
-                records.map(|records| Fetched {
-                    offsets: found.offsets,
-                    bytes,
-                    records,
-                    diverging: found.diverging,
-                })
-            }
-        };
-        outcomes.push((slot, outcome));
-    }
+    let load = async |slice: &Slice<I>| parts(local, slice, bounds.all_in_memory).await;
+    let each = found.into_iter().map(|(slot, found)| {
+        let load = &load;
+        async move {
+            let Found {
+                partition,
+                offsets,
+                slice,
+                diverging,
+            } = match found {
+                Err(failure) => return (slot, Err(failure)),
+                Ok(found) => found,
+            };
+            let records = if loaded {
+                load(&slice).await
+            } else {
+                Ok(Vec::new())
+            };
+            let records = records.map_err(|offline| failed(&partition, offline));
+            let fetched = records.map(|records| Fetched {
+                offsets,
+                bytes: slice.bytes,
+                records,
+                diverging,
+            });
+            (slot, fetched)
+        }
+    });
+    // Beside each other: what is of files waits for the disk.
+    let outcomes = join_all(each).await;
     Batch { outcomes, loaded }
 }
 
 type Crossings = Vec<(usize, Result<Crossing, Failure>)>;
 
 async fn there<I: Io>(local: &Local<I>, queries: &[Query], bounds: Bounds) -> (Crossings, bool) {
-    let (found, loaded) = find_all(local, queries, bounds).await;
-    let mut outcomes = Vec::with_capacity(found.len());
-    for (slot, found) in found {
-        let outcome = match found {
-            Err(failure) => Err(failure),
-            Ok(found) => {
-                let records = if loaded {
-                    found.slice.load().await
-                } else {
-                    Ok(Vec::new())
-                };
-                let records = records.map_err(|offline| failed(&found.partition, offline));
-                records.map(|records| Crossing {
-                    offsets: found.offsets,
-                    bytes: found.slice.bytes,
-                    records,
-                    diverging: found.diverging,
-                })
-            }
-        };
-        outcomes.push((slot, outcome));
+    let batch = here(local, queries, bounds).await;
+    let outcomes = batch.outcomes.into_iter().map(|(slot, outcome)| {
+        let crossing = outcome.map(|fetched| Crossing {
+            offsets: fetched.offsets,
+            bytes: fetched.bytes,
+            records: fetched.records.into_iter().map(crossed).collect(),
+            diverging: fetched.diverging,
+        });
+        (slot, crossing)
+    });
+    (outcomes.collect(), batch.loaded)
+}
+
+fn crossed<I: Io>(part: Part<I>) -> Crossed {
+    match part {
+        Part::Bytes(bytes) => Crossed::Bytes(bytes),
+        Part::Memory { chunk, from, to } => {
+            Crossed::Bytes(Bytes::copy_from_slice(chunk.slice(from, to)))
+        }
+        Part::File(piece) => Crossed::File(piece),
+        Part::Held(_) => unreachable!("records are no permit"),
     }
-    (outcomes, loaded)
+}
+
+impl<I: Io> From<Crossed> for Part<I> {
+    fn from(crossed: Crossed) -> Part<I> {
+        match crossed {
+            Crossed::Bytes(bytes) => Part::Bytes(bytes),
+            Crossed::File(piece) => Part::File(piece),
+        }
+    }
 }
 
 /// The ranges of all partitions, in order; each takes from what the bounds leave.
@@ -222,16 +248,17 @@ async fn find<I: Io>(
     })
 }
 
-/// Memory stays where it is. Where a file has a part of it, all is read and checked.
-async fn parts<I: Io>(slice: Slice<I>) -> Result<Vec<Part<I>>, Offline> {
-    if slice.ranges.iter().any(Range::is_file) {
+/// What is sent stays where it is. What will be looked at is read from files first.
+async fn parts<I: Io>(
+    local: &Local<I>,
+    slice: &Slice<I>,
+    all_in_memory: bool,
+) -> Result<Vec<Part<I>>, Offline> {
+    if all_in_memory && slice.ranges.iter().any(Range::is_file) {
         return Ok(slice.load().await?.into_iter().map(Part::Bytes).collect());
     }
-    let memory = slice.ranges.into_iter().map(|range| match range {
-        Range::Memory { chunk, from, to } => Part::Memory { chunk, from, to },
-        Range::File { .. } => unreachable!("there is none"),
-    });
-    Ok(memory.collect())
+    let pieces = slice.pieces(&local.io).await?;
+    Ok(pieces.into_iter().map(Part::from).collect())
 }
 
 fn failed<I: Io>(partition: &Partition<I>, offline: Offline) -> Failure {

@@ -24,7 +24,7 @@ use klamm_engine::io::Io;
 use klamm_engine::units::{LeaderEpoch, Offset};
 
 /// zstd is understood by clients from this version on (KIP-110).
-const ZSTD_FROM: i16 = 10;
+pub const ZSTD_FROM: i16 = 10;
 
 /// The parts of an answer, and the fields behind the last part.
 struct Whole<I: Io> {
@@ -163,7 +163,8 @@ fn before_zstd<I: Io>(records: &[Part<I>]) -> (usize, bool) {
         let mut at = at;
         for part in records {
             if at < part.len() {
-                return part.as_slice()[at];
+                let bytes = part.in_memory().expect("read so, as they are looked at");
+                return bytes[at];
             }
             at -= part.len();
         }

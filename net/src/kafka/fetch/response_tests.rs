@@ -57,7 +57,10 @@ fn encoded(
     let Answer::Send(parts) = answer else {
         panic!("it is sent");
     };
-    let bytes: Vec<u8> = parts.iter().flat_map(|p| p.as_slice().to_vec()).collect();
+    let bytes: Vec<u8> = parts
+        .iter()
+        .flat_map(|p| p.in_memory().unwrap().to_vec())
+        .collect();
     let mut bytes = Bytes::from(bytes);
     assert_eq!(bytes.get_i32() as usize, bytes.len());
     let header = FetchResponse::header_version(version);
@@ -180,7 +183,10 @@ fn the_bytes_of_version_4() {
     let Answer::Send(parts) = encode(&ctx, false, Code::NONE, shape, outcomes, false, None) else {
         panic!("it is sent");
     };
-    let bytes: Vec<u8> = parts.iter().flat_map(|p| p.as_slice().to_vec()).collect();
+    let bytes: Vec<u8> = parts
+        .iter()
+        .flat_map(|p| p.in_memory().unwrap().to_vec())
+        .collect();
     #[rustfmt::skip]
     let expected: &[u8] = &[
         0, 0, 0, 57,  0, 0, 0, 77,              // size, correlation id

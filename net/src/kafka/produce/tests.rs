@@ -1,8 +1,10 @@
 use super::*;
+use crate::kafka::testing::Front;
 use bytes::BytesMut;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{ProduceRequest as Crate, TransactionalId};
 use kafka_protocol::protocol::{Decodable, Encodable};
+use klamm_engine::io::sim::Faults;
 use proptest::prelude::*;
 
 fn flexible(version: i16) -> bool {
@@ -121,4 +123,46 @@ fn a_count_that_lies_takes_no_memory() {
     bytes::BufMut::put_slice(&mut body, &[0xff, 0xff, 0, 1, 0, 0, 0, 1]);
     bytes::BufMut::put_i32(&mut body, i32::MAX);
     assert!(decode(body.freeze(), false).is_err());
+}
+
+/// A request's partitions are waited for one after another, and the clock is the request's.
+#[test]
+fn what_is_not_on_the_disk_in_time_is_said_of_each_partition() {
+    const TIMEOUT_MS: i32 = 5000;
+    let front: &'static Front = Box::leak(Box::new(Front::new()));
+    front.sim.run(async {
+        front.topics(&[("orders", 1), ("other", 1)]).await;
+        let client = front.connect();
+        let batch = crate::kafka::testing::batch(&client.io, &["x"]);
+        let ask = |topics: [&'static str; 2]| {
+            let topics = topics.map(|topic| {
+                let partition = PartitionProduceData::default().with_records(Some(batch.clone()));
+                TopicProduceData::default()
+                    .with_name(StrBytes::from_static_str(topic).into())
+                    .with_partition_data(vec![partition])
+            });
+            Crate::default()
+                .with_acks(-1)
+                .with_timeout_ms(TIMEOUT_MS)
+                .with_topic_data(topics.to_vec())
+        };
+        let codes = async |topics| -> Vec<i16> {
+            let response = client.call(9, &ask(topics)).await;
+            let partitions = response.responses.iter().map(|t| &t.partition_responses[0]);
+            partitions.map(|p| p.error_code).collect()
+        };
+        assert_eq!(codes(["orders", "other"]).await, [0, 0]);
+        front.sim.faults(Faults {
+            slow: 1.0,
+            slow_max: Duration::from_secs(3600),
+            ..Faults::default()
+        });
+        let began = client.io.now();
+        assert_eq!(codes(["orders", "other"]).await, [7, 7]);
+        let took = Duration::from_nanos(client.io.now().0 - began.0);
+        assert!(
+            took.as_millis().abs_diff(TIMEOUT_MS as u128) < 100,
+            "{took:?}"
+        );
+    });
 }
