@@ -178,6 +178,7 @@ impl World {
             allowed: Allowed {
                 failures: false,
                 damage: rng.below(8) == 0,
+                holes: false,
             },
             journal,
             shards,
@@ -206,6 +207,7 @@ impl World {
                 3 | 4 => {
                     faults.sync_error = often;
                     sync_errors = true;
+                    plan.allowed.holes = plan.journal.is_some();
                 }
                 5 => faults.read_error = often,
                 6 => faults.open_error = often,
