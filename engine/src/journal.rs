@@ -177,7 +177,15 @@ impl<I: Io> Journal<I> {
         let dir = data.join(FOLDER);
         let mut free = Vec::new();
         let (mut next_number, mut generation) = (0, 0);
-        for (number, path) in replay::files_of(&io, &dir, shard).await? {
+        let found = replay::files_of(&io, &dir, shard).await?;
+        if !found.is_empty() {
+            // Made by a process that was killed, their names may not be committed.
+            for folder in [dir.as_path(), data] {
+                let synced = io.sync_dir(folder).await;
+                synced.map_err(|e| Offline::failed("sync", folder, e))?;
+            }
+        }
+        for (number, path) in found {
             let (file, header) = replay::open_file::<I>(&io, &path).await?;
             assert!(
                 header.is_none_or(|h| !h.used),
