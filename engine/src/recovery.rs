@@ -52,7 +52,7 @@ pub struct Opened<I: Io> {
     pub producers: ProducerState,
     pub epochs: LeaderEpochs,
     pub mark_file: Rc<I::File>,
-    /// What the mark on disk says; None: there is none yet.
+    /// What the mark on disk says, and is synced; None: that is to be seen to.
     pub marked: Option<Mark>,
 }
 
@@ -230,7 +230,8 @@ impl<I: Io> Recovery<'_, I> {
             producers,
             epochs,
             mark_file,
-            marked,
+            // Of a process that was killed, nobody knows whether its last mark was synced.
+            marked: marked.filter(|_| self.clean),
         })
     }
 
