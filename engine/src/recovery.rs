@@ -262,9 +262,13 @@ impl<I: Io> Recovery<'_, I> {
         file_len: u64,
     ) -> Result<Option<Checkpoint>, Offline> {
         let LogPosition { pos, offset, .. } = found.end;
+        // From a batch that begins before the last block does: that one is written again,
+        // and what is bad in it would be bad for good.
+        let block = BytePos(pos.0 / BLOCK as u64 * BLOCK as u64);
+        let before = found.indexes.offsets.last_within(block);
         let stretch = Stretch {
             base: segment.base,
-            pos: found.indexes.offsets.last().map_or(BytePos::ZERO, |e| e.1),
+            pos: before.map_or(BytePos::ZERO, |entry| entry.1),
             next: segment.base,
             below: Some(offset),
         };

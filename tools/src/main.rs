@@ -28,10 +28,6 @@ mod repair;
 mod serve;
 mod topic;
 
-/// See the workspace's Cargo.toml for why.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const EXIT_CODES: &str = "\
 Exit status:
   0  done (a reader that went away, as in `| head`, counts as done)

@@ -335,6 +335,11 @@ impl World {
         let name = &names[self.rng.index(names.len())];
         let path = format!("{dir}/{name}");
         let before = self.sim.read_stable(&path)?;
+        if name.ends_with(".log") && self.journals().iter().any(|j| !j.groups.is_empty()) {
+            // The replay that comes may write the block anew, with or without the flipped bit,
+            // and be cut short at it: what is then to be put back, nobody here can tell.
+            return None;
+        }
         let upto = match parse_file_name(name, "log") {
             Some(base) => self.committed(&dir, base, before.len() as u64)?,
             None => before.len() as u64,
