@@ -447,15 +447,19 @@ impl<I: Io> Appender<I> {
                     None => Ok(None),
                 }
             };
-            let (written, taken, marked) = join3(join_all(writes), journaling, marking).await;
-            let written: Result<(), _> = written.into_iter().collect();
-            written.map_err(|e| Offline::failed("write", path, e))?;
+            let whole = round.whole;
+            let write = async {
+                let written: Result<(), _> = join_all(writes).await.into_iter().collect();
+                written.map_err(|e| Offline::failed("write", path, e))?;
+                self.profile.written(&self.io, writing, whole.offset, bytes);
+                Ok::<_, Offline>(self.profile.syncing(&self.io))
+            };
+            let (written, taken, marked) = join3(write, journaling, marking).await;
+            let syncing = written?;
             marked?;
             for chunk in round.chunks {
                 self.tail_cache.add(&self.tail, chunk);
             }
-            let whole = round.whole;
-            self.profile.written(&self.io, writing, whole.offset, bytes);
             self.check_online()?;
             {
                 let mut state = self.state.borrow_mut();
@@ -467,6 +471,7 @@ impl<I: Io> Appender<I> {
                 self.progress.wake();
             }
             if taken? == Some(Taken::Synced) {
+                self.profile.synced(&self.io, syncing);
                 return self.committed_by_journal(whole);
             }
         }
