@@ -32,6 +32,7 @@ pub struct Span {
 
 impl Span {
     /// How much of it lies between two moments.
+    #[inline]
     #[must_use]
     pub fn within(self, from: Nanos, to: Nanos) -> u64 {
         self.to.min(to).0.saturating_sub(self.from.max(from).0)
@@ -49,6 +50,7 @@ pub struct Round {
 
 impl Round {
     /// When its records could be acknowledged.
+    #[inline]
     #[must_use]
     pub fn ended(&self) -> Nanos {
         self.write.to.max(self.sync.to)
@@ -224,6 +226,7 @@ impl LogProfile {
 
     /// How what may be acknowledged now came to be so: `committed` where a sync is part
     /// of that.
+    #[inline]
     #[must_use]
     pub fn round(&self, committed: bool) -> Round {
         if committed {

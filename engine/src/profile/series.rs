@@ -62,6 +62,7 @@ impl Series {
         })
     }
 
+    #[inline]
     pub fn record(&mut self, value: u64) {
         self.histogram.saturating_record(value);
         self.sum = self.sum.saturating_add(value);

@@ -8,7 +8,7 @@
 //! four reads of it, and two more where it crosses to another shard: what the connection
 //! has read anyway for its own deadlines is used again.
 
-use super::{Ended, Part, Parts, Recorder};
+use super::{Ended, PARTS, Part, Parts, Recorder};
 use crate::kafka::context::{Local, Peer};
 use crate::kafka::cores::Gone;
 use crate::kafka::route::Api;
@@ -43,7 +43,7 @@ struct Request<I: Io> {
     started: Nanos,
     answered: Cell<Nanos>,
     known: OnceCell<Known>,
-    parts: Cell<Parts>,
+    parts: [Cell<u64>; PARTS.len()],
     /// What lies before is in a part already.
     counted: Cell<Nanos>,
 }
@@ -70,7 +70,7 @@ impl<I: Io> Watch<I> {
             started,
             answered: Cell::new(started),
             known: OnceCell::new(),
-            parts: Cell::default(),
+            parts: Default::default(),
             counted: Cell::new(started),
         })))
     }
@@ -190,9 +190,8 @@ impl<I: Io> Watch<I> {
 
 impl<I: Io> Request<I> {
     fn count(&self, part: Part, nanos: u64) {
-        let mut parts = self.parts.get();
-        parts[part as usize] += nanos;
-        self.parts.set(parts);
+        let of_part = &self.parts[part as usize];
+        of_part.set(of_part.get() + nanos);
     }
 
     fn end(&self, sent: Nanos, answer_bytes: usize) {
@@ -204,9 +203,9 @@ impl<I: Io> Request<I> {
         let total = sent.0.saturating_sub(self.received.0);
         self.count(Part::Queue, self.started.0.saturating_sub(self.received.0));
         self.count(Part::Send, sent.0.saturating_sub(answered.0));
-        let counted: u64 = self.parts.get().iter().sum();
+        let counted: u64 = self.parts.iter().map(Cell::get).sum();
         self.count(Part::Handle, total.saturating_sub(counted));
-        let parts = self.parts.get();
+        let parts: Parts = self.parts.each_ref().map(Cell::get);
         self.recorder.record(Ended {
             api: known.api,
             total,
