@@ -51,9 +51,10 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Fills a zeroed block.
+    /// Fills a block, whatever is in it.
     pub fn encode(&self, block: &mut [u8]) {
         assert_eq!(block.len(), BLOCK);
+        block.fill(0);
         block[0..4].copy_from_slice(MAGIC);
         block[4..8].copy_from_slice(&VERSION.to_le_bytes());
         block[8..16].copy_from_slice(&self.segment.0.to_le_bytes());

@@ -124,7 +124,6 @@ impl<I: Io> Marker<I> {
 
     async fn write(&self, mark: Mark) -> Result<(), Offline> {
         let mut block = self.io.alloc(BLOCK);
-        block.as_mut().fill(0);
         mark.encode(block.as_mut());
         write_whole(&self.io, &self.file, Rc::new(block), 0)
             .await

@@ -405,7 +405,6 @@ async fn bring_mark<I: Io>(io: &I, dir: &Path, end: Mark) -> Result<(), Offline>
     };
     drop(block);
     let mut block = io.alloc(BLOCK);
-    block.as_mut().fill(0);
     let mark = Mark {
         window: is.window,
         ..end
