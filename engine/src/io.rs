@@ -17,11 +17,11 @@
 //!   how many bytes were taken, which may be fewer than were given.
 //! - What was written is *stable*: a later read sees it, and so does a process that
 //!   starts after this one was killed. It is *committed* only after
-//!   [`File::fdatasync`] returned Ok; until then a power cut may lose any subset of
-//!   it, in units of [`SECTOR`].
+//!   [`File::fdatasync`] or [`Io::sync_all`] returned Ok; until then a power cut may
+//!   lose any subset of it, in units of [`SECTOR`].
 //! - After a failed sync nothing is known of the unsynced bytes. Callers latch.
 //! - A new, renamed or removed name is committed only after [`Io::sync_dir`] of its
-//!   folder.
+//!   folder, or [`Io::sync_all`].
 //! - Futures run on the thread that made them; nothing here is `Send`. A future that
 //!   is dropped may or may not have had its effect.
 
@@ -68,6 +68,15 @@ pub trait Io: Clone + 'static {
 
     /// Commits the names in a folder.
     fn sync_dir(&self, path: &Path) -> impl Future<Output = Result<()>>;
+
+    /// Commits every byte, length and name that was written, on any shard and by processes
+    /// that were killed, to the file system that holds `path`, before the call. For who has
+    /// hundreds of files to sync: it waits for what others wrote there too.
+    ///
+    /// `Unsupported`: nothing was tried, the file system is none that is known to do it;
+    /// files and folders are to be synced one by one. After any other error nothing is known
+    /// of what was unsynced, and each later call on this shard fails too.
+    fn sync_all(&self, path: &Path) -> impl Future<Output = Result<()>>;
 
     /// The names in a folder, sorted; `NotFound` where there is no such folder.
     fn read_dir(&self, path: &Path) -> impl Future<Output = Result<Vec<Entry>>>;

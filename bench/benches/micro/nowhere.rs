@@ -42,6 +42,10 @@ impl Io for Nowhere {
         self.0.sync_dir(path).await
     }
 
+    async fn sync_all(&self, path: &Path) -> Result<()> {
+        self.0.sync_all(path).await
+    }
+
     async fn read_dir(&self, path: &Path) -> Result<Vec<Entry>> {
         self.0.read_dir(path).await
     }

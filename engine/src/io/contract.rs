@@ -54,6 +54,7 @@ contract![
     a_folder_moves_with_what_is_in_it,
     a_folder_goes_with_all_that_is_in_it,
     a_replaced_file_is_read_whole,
+    everything_is_synced_at_once_or_it_says_that_it_can_not,
     a_sleep_lasts_as_long_as_it_was_told,
     a_sleep_counts_from_the_call,
     tasks_start_after_the_caller_waits_and_in_call_order,
@@ -378,6 +379,28 @@ async fn a_replaced_file_is_read_whole<I: Io>(io: &I, dir: &Path) {
     io.replace_file(&path, b"x".to_vec()).await.unwrap();
     assert_eq!(io.read_file(&path).await.unwrap(), b"x");
     assert!(io.replace_file(&dir.join("no/x"), vec![]).await.is_err());
+}
+
+async fn everything_is_synced_at_once_or_it_says_that_it_can_not<I: Io>(io: &I, dir: &Path) {
+    let known = |result: std::io::Result<()>| match result {
+        Err(e) if e.kind() == ErrorKind::Unsupported => false,
+        other => {
+            other.unwrap();
+            true
+        }
+    };
+    // Before anything was opened, of a folder and of a file, and twice at once.
+    let first = known(io.sync_all(dir).await);
+    let path = dir.join("f");
+    let file = io.open(&path, Open::New).await.unwrap();
+    write_all(&file, filled(io, 1, 2), 0).await;
+    let (a, b) = futures_util::future::join(io.sync_all(dir), io.sync_all(&path)).await;
+    assert!(known(a) == first && known(b) == first);
+    assert_eq!(file.read_at(BLOCK as u64, 1).await.unwrap()[..], [1]);
+    let missing = io.sync_all(&dir.join("none")).await.unwrap_err();
+    if first {
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+    }
 }
 
 async fn a_sleep_lasts_as_long_as_it_was_told<I: Io>(io: &I, _: &Path) {

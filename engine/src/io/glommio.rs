@@ -3,7 +3,7 @@
 //! ```text
 //!   bytes    write_at, read_at, fdatasync, allocate   --> the executor's rings
 //!   names    create, rename, remove, list, sync_dir,  --> its blocking threads, for
-//!            truncate, small files                        io_uring or glommio lack them
+//!            truncate, small files, sync_all              io_uring or glommio lack them
 //!   clock    CLOCK_MONOTONIC, the wall clock, the reactor's timers
 //!   tasks    the queue of the task that spawns, first in first out
 //! ```
@@ -178,6 +178,11 @@ impl Io for GlommioIo {
 
     async fn sync_dir(&self, path: &Path) -> Result<()> {
         self.on_path(path, sync_dir).await
+    }
+
+    async fn sync_all(&self, path: &Path) -> Result<()> {
+        let device = device::of(self, path).await?;
+        self.blocking(move || device.sync_all()).await
     }
 
     async fn read_dir(&self, path: &Path) -> Result<Vec<Entry>> {

@@ -93,6 +93,9 @@ struct World {
     planned: Vec<Planned>,
     syncs: u64,
     crash_at: Option<(u64, When, PowerCut)>,
+    knows_sync_all: bool,
+    /// Of this life of the machine.
+    sync_all_failed: bool,
     /// Set where a crash is due; the executor sees to it after the poll.
     down: Option<Crashed>,
     fingerprint: u64,
@@ -131,6 +134,8 @@ impl Sim {
                 planned: Vec::new(),
                 syncs: 0,
                 crash_at: None,
+                knows_sync_all: true,
+                sync_all_failed: false,
                 down: None,
                 fingerprint: 0,
             }),
@@ -269,7 +274,7 @@ impl Sim {
         self.go_down(Crashed::Killed);
     }
 
-    /// Cuts the power at the `n`-th sync (`fdatasync` or `sync_dir`) of this world's
+    /// Cuts the power at the `n`-th sync (`fdatasync`, `sync_dir` or `sync_all`) of this world's
     /// life, counted from 1, before or after its effect by the seed.
     pub fn crash_at_sync(&self, n: u64) {
         let when = match self.0.world.borrow_mut().rng.coin() {
@@ -329,6 +334,7 @@ impl Sim {
             }
         }
         world.down = None;
+        world.sync_all_failed = false;
         let World { disk, rng, .. } = &mut *world;
         match how {
             Crashed::Power(how) => disk.power_cut(how, rng),
@@ -402,6 +408,11 @@ impl Sim {
     #[must_use]
     pub fn used(&self) -> u64 {
         self.0.world.borrow().disk.used()
+    }
+
+    /// The file system is none that commits everything at once: `sync_all` says so.
+    pub fn without_sync_all(&self) {
+        self.0.world.borrow_mut().knows_sync_all = false;
     }
 
     /// Flips the lowest bit of a byte where it lies on the disk.

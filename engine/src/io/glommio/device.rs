@@ -1,6 +1,8 @@
-//! Opening files so that glommio 0.9.0 neither panics nor draws the wrong conclusion.
+//! The devices that files are on: what glommio must know of one before it opens a file
+//! there, and how everything on one is synced.
 //!
-//! Two things in its `DmaFile::open` are in the way:
+//! Opening is done so that glommio 0.9.0 neither panics nor draws the wrong conclusion. Two
+//! things in its `DmaFile::open` are in the way:
 //!
 //! - After it opened the path it looks at the path again, twice, and panics where the
 //!   name is gone by then. So we open the file, and glommio opens
@@ -10,21 +12,92 @@
 //!   that file is empty the read never gets to the device, the answer is yes, and from
 //!   then on every read and write of that device fails with EOPNOTSUPP. So the first
 //!   file that it sees of a device is one of ours that has a block with data in it.
+//!
+//! That file is kept open for [`Device::sync_all`], which syncs its file system, and then
+//! the file. The second is for the disk's own cache: `syncfs` of ext4 without a journal
+//! flushes it before the last metadata is written, and that of XFS only where its log has
+//! something to write; an fsync of a file flushes it in both, and in btrfs.
 
 use super::{GlommioIo, io_error};
 use crate::io::BLOCK;
 use glommio::io::{DmaFile, OpenOptions};
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Result, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 thread_local! {
     /// The devices that glommio has the right idea of, on this thread, as it keeps it.
-    static LEARNT: RefCell<HashSet<u64>> = RefCell::default();
+    static LEARNT: RefCell<HashMap<u64, Arc<Device>>> = RefCell::default();
+}
+
+/// A file system that is in use, for this thread: the kernel tells of a write that failed
+/// behind everyone's back once for each open file, so each shard needs one of its own.
+pub(super) struct Device {
+    /// Ours, without a name. None where the disk had no room for it.
+    file: Option<File>,
+    /// What a sync of everything came to, if not well. Locked while one is under way: of two
+    /// at once only one is told of a failure.
+    failed: Mutex<Option<i32>>,
+}
+
+/// File systems whose `syncfs`, and then an fsync, are known to leave nothing behind. FUSE's
+/// does not ask the file system's process at all.
+const SYNCED_WHOLE: [i64; 4] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs, where nothing is ever committed
+];
+
+impl Device {
+    fn new(file: Option<File>) -> Device {
+        Device {
+            file,
+            failed: Mutex::new(None),
+        }
+    }
+
+    /// See [`crate::io::Io::sync_all`]. Waits for the disk.
+    pub(super) fn sync_all(&self) -> Result<()> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        if !SYNCED_WHOLE.contains(&kind(file)?) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(code) = *failed {
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        let result = sync_file_system(file).and_then(|()| file.sync_all());
+        if let Err(e) = &result {
+            *failed = Some(e.raw_os_error().unwrap_or(libc::EIO));
+        }
+        result
+    }
+}
+
+fn sync_file_system(file: &File) -> Result<()> {
+    // SAFETY: the descriptor is open, and syncfs takes nothing else.
+    match unsafe { libc::syncfs(file.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The file system's magic number.
+fn kind(file: &File) -> Result<i64> {
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the descriptor is open, and the kernel fills the struct that it is given.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fstatfs has filled it.
+    Ok(unsafe { stat.assume_init() }.f_type)
 }
 
 pub(super) async fn open_held(held: &File) -> Result<DmaFile> {
@@ -36,37 +109,71 @@ pub(super) async fn open_held(held: &File) -> Result<DmaFile> {
         .map_err(io_error)
 }
 
+/// The device that `path` is on.
+pub(super) async fn of(io: &GlommioIo, path: &Path) -> Result<Arc<Device>> {
+    let (device, is_dir) = io
+        .on_path(path, |path| {
+            let metadata = fs::metadata(path)?;
+            Ok((metadata.dev(), metadata.is_dir()))
+        })
+        .await?;
+    let known = LEARNT.with_borrow(|learnt| learnt.get(&device).cloned());
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    // Nothing was opened there yet, and glommio need not know it.
+    let dir = match is_dir {
+        true => path,
+        false => path.parent().unwrap_or(Path::new("/")),
+    };
+    let file = io.on_path(dir, unnamed_file).await.ok();
+    Ok(Arc::new(Device::new(file)))
+}
+
 /// Has glommio look at the device of `held`, which is open at `path`, where it has not.
 pub(super) async fn learn(io: &GlommioIo, held: &File, path: &Path) -> Result<()> {
     let device = held.metadata()?.dev();
-    if LEARNT.with_borrow(|learnt| learnt.contains(&device)) {
+    if LEARNT.with_borrow(|learnt| learnt.contains_key(&device)) {
         return Ok(());
     }
     let beside = path.to_owned();
     let own = held.try_clone()?;
-    let with_data = io.blocking(move || file_with_data(&beside, own)).await?;
-    open_held(&with_data)
-        .await?
-        .close()
-        .await
-        .map_err(io_error)?;
-    LEARNT.with_borrow_mut(|learnt| learnt.insert(device));
+    let found = io.blocking(move || file_with_data(&beside, own)).await?;
+    let (WithData::Ours(file) | WithData::Given(file)) = &found;
+    open_held(file).await?.close().await.map_err(io_error)?;
+    let file = match found {
+        WithData::Ours(file) => Some(file),
+        // Kept open, it would keep its room when it is removed.
+        WithData::Given(_) => None,
+    };
+    LEARNT.with_borrow_mut(|learnt| {
+        // Another one may have been quicker, and a sync of its be under way.
+        learnt
+            .entry(device)
+            .or_insert_with(|| Arc::new(Device::new(file)));
+    });
     Ok(())
+}
+
+enum WithData {
+    Ours(File),
+    /// The one that is being opened.
+    Given(File),
 }
 
 /// A file on the same device, in no folder, one block long. On a disk that is full it is
 /// the opened file itself, where that has data.
-fn file_with_data(path: &Path, own: File) -> Result<File> {
+fn file_with_data(path: &Path, own: File) -> Result<WithData> {
     let no_name = unnamed_file(path.parent().unwrap_or(Path::new("/"))).and_then(|mut file| {
         file.write_all(&[0xa5; BLOCK])?;
         // On the disk, not in the page cache only.
         file.sync_data()?;
-        Ok(file)
+        Ok(WithData::Ours(file))
     });
     no_name.or_else(|e| {
         let mut first = [0; BLOCK];
         match own.read_exact_at(&mut first, 0) {
-            Ok(()) if first.iter().any(|b| *b != 0) => Ok(own),
+            Ok(()) if first.iter().any(|b| *b != 0) => Ok(WithData::Given(own)),
             _ => Err(e),
         }
     })

@@ -7,6 +7,7 @@
 //!                                                                 with ANY sectors of the
 //!                                                                 changes on top
 //!   create, rename, remove -> name changes -> sync_dir -> committed names
+//!   sync_all is a sync of each of them
 //! ```
 //!
 //! Names hang on inodes, as on a real disk: a file that lost its name is still read
@@ -606,6 +607,38 @@ impl Disk {
         self.names.retain(|(n, edits)| *n > upto || !touches(edits));
     }
 
+    /// Every file and every folder.
+    pub fn commit_all(&mut self, upto: u64) {
+        for node in self.nodes.values_mut() {
+            if let Kind::File(file) = &mut node.kind {
+                file.commit(upto);
+            }
+        }
+        self.commit_names_where(upto, |_, _| true);
+        self.forget_unnamed();
+    }
+
+    /// A sync of everything that failed: at some files and folders, and it does not say
+    /// which.
+    pub fn fail_commit_all(&mut self, upto: u64, rng: &mut Rng) {
+        let inos: Vec<(Ino, bool)> = self
+            .nodes
+            .iter()
+            .map(|(ino, node)| (*ino, matches!(node.kind, Kind::Dir(_))))
+            .collect();
+        for (ino, is_dir) in inos {
+            match (is_dir, rng.coin()) {
+                (true, true) => self.commit_names_where(upto, |edits, forced| {
+                    forced || edits.iter().any(|e| e.dir == ino)
+                }),
+                (true, false) => self.fail_commit_names(ino, upto, rng),
+                (false, true) => self.commit_file(ino, upto),
+                (false, false) => self.fail_commit_file(ino, upto, rng),
+            }
+        }
+        self.forget_unnamed();
+    }
+
     /// Commits the name changes that `keep` chooses, and with each the earlier ones of
     /// the same names, whose order even a lying disk keeps.
     fn commit_names_where(&mut self, upto: u64, mut keep: impl FnMut(&[NameEdit], bool) -> bool) {
@@ -739,14 +772,7 @@ impl Disk {
     }
 
     pub fn commit_everything(&mut self) {
-        let upto = self.newest();
-        for node in self.nodes.values_mut() {
-            if let Kind::File(file) = &mut node.kind {
-                file.commit(upto);
-            }
-        }
-        self.commit_names_where(upto, |_, _| true);
-        self.forget_unnamed();
+        self.commit_all(self.newest());
     }
 
     /// Flips one bit where it lies and in what is read.

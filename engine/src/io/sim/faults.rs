@@ -18,6 +18,7 @@ pub enum OpKind {
     /// `fdatasync`.
     Sync,
     SyncDir,
+    SyncAll,
     /// `allocate`, `truncate`.
     Resize,
     /// `len`, `read_dir`.
@@ -35,7 +36,7 @@ pub struct Faults {
     /// EIO; some sectors may have been written all the same.
     pub write_error: f64,
     pub read_error: f64,
-    /// EIO from `fdatasync` and `sync_dir`. What was to be committed is committed in
+    /// EIO from `fdatasync`, `sync_dir` and `sync_all`. What was to be committed is committed in
     /// part and forgotten in part, and the next sync says Ok: as Linux does.
     pub sync_error: f64,
     pub open_error: f64,
@@ -76,7 +77,7 @@ impl Faults {
             OpKind::Open => self.open_error,
             OpKind::Write => self.write_error,
             OpKind::Read => self.read_error,
-            OpKind::Sync | OpKind::SyncDir => self.sync_error,
+            OpKind::Sync | OpKind::SyncDir | OpKind::SyncAll => self.sync_error,
             OpKind::Resize => self.resize_error,
             OpKind::Name => self.name_error,
             OpKind::Look => 0.0,

@@ -164,6 +164,14 @@ impl SimIo {
             let failed = world.fail(kind, &path);
             commit(world, ino, upto, failed.is_ok());
             world.down = world.down.or(crash);
+            if kind == OpKind::SyncAll {
+                // One that is under way beside a failing one may have had its bytes
+                // forgotten by that one.
+                world.sync_all_failed |= failed.is_err();
+                if world.sync_all_failed {
+                    return Err(eio());
+                }
+            }
             failed
         })
         .await
@@ -227,6 +235,29 @@ impl Io for SimIo {
             |World { disk, rng, .. }, ino, upto, well| match well {
                 true => disk.commit_names(ino, upto),
                 false => disk.fail_commit_names(ino, upto, rng),
+            },
+        )
+        .await
+    }
+
+    async fn sync_all(&self, path: &Path) -> Result<()> {
+        let (known, failed) = {
+            let world = self.shared.world.borrow();
+            (world.knows_sync_all, world.sync_all_failed)
+        };
+        if !known && self.is_alive() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.sync(
+            OpKind::SyncAll,
+            path.to_owned(),
+            |world| match failed {
+                true => Err(eio()),
+                false => world.disk.find(path),
+            },
+            |World { disk, rng, .. }, _, upto, well| match well {
+                true => disk.commit_all(upto),
+                false => disk.fail_commit_all(upto, rng),
             },
         )
         .await

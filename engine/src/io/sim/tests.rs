@@ -504,3 +504,65 @@ fn ten_thousand_worlds_keep_their_promises() {
         }
     }
 }
+
+#[test]
+fn a_sync_of_everything_commits_bytes_lengths_and_names_that_were_there() {
+    for seed in 0..50 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        let file = sim.run(committed_file(&io, 1));
+        sim.run(async {
+            io.create_dir_all(Path::new("/data/d/e")).await.unwrap();
+            let deep = io.open(Path::new("/data/d/e/f"), Open::New).await.unwrap();
+            deep.write_at(filled(&io, 7, 2), 0).await.unwrap();
+            file.write_at(filled(&io, 8, 1), 0).await.unwrap();
+            io.sync_all(Path::new(DATA)).await.unwrap();
+            file.write_at(filled(&io, 9, 1), 0).await.unwrap();
+        });
+        assert_eq!(sim.sync_points(), 3, "two of the file that was there");
+        sim.power_cut_how(PowerCut::LoseAll);
+        let _ = sim.restart();
+        assert_eq!(sim.read_stable("/data/d/e/f"), Some(vec![7; 2 * BLOCK]));
+        assert_eq!(sim.read_stable(FILE), Some(vec![8; BLOCK]));
+    }
+}
+
+#[test]
+fn a_sync_of_everything_that_failed_is_told_to_all_and_until_a_restart() {
+    let mut lost = 0;
+    for seed in 0..50 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        let file = sim.run(committed_file(&io, 1));
+        sim.fail(OpKind::SyncAll, DATA, 0);
+        sim.run(async {
+            file.write_at(filled(&io, 9, 1), 0).await.unwrap();
+            let data = Path::new(DATA);
+            let both = futures_util::future::join(io.sync_all(data), io.sync_all(data)).await;
+            // The one that came to its end before may have gone well.
+            assert!(both.0.is_err() || both.1.is_err());
+            if let (Ok(()), _) | (_, Ok(())) = both {
+                assert_eq!(sim.read_committed(FILE), Some(vec![9; BLOCK]));
+            }
+            assert!(io.sync_all(data).await.is_err());
+        });
+        sim.power_cut_how(PowerCut::LoseAll);
+        let io = sim.restart();
+        lost += u64::from(sim.read_stable(FILE) != Some(vec![9; BLOCK]));
+        sim.run(async { io.sync_all(Path::new(DATA)).await })
+            .unwrap();
+    }
+    assert!(lost > 5, "{lost} of 50");
+}
+
+#[test]
+fn a_disk_without_a_sync_of_everything_says_so() {
+    let sim = Sim::from_seed(1);
+    sim.without_sync_all();
+    let io = sim.io();
+    let error = sim
+        .run(async { io.sync_all(Path::new(DATA)).await })
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+    assert_eq!(sim.sync_points(), 0);
+}

@@ -114,6 +114,19 @@ impl Io for LyingIo {
         self.noted(self.io.sync_dir(path).await)
     }
 
+    async fn sync_all(&self, path: &Path) -> Result<()> {
+        match self.lie {
+            Lie::NoSync => Ok(()),
+            // Those that skip, repeat or misjudge a sync of one thing: one by one, then.
+            Lie::NoDirSync
+            | Lie::JournalNotSynced
+            | Lie::SegmentNotSynced
+            | Lie::SyncRetried
+            | Lie::SyncErrorSwallowed => Err(std::io::ErrorKind::Unsupported.into()),
+            _ => self.noted(self.io.sync_all(path).await),
+        }
+    }
+
     async fn read_dir(&self, path: &Path) -> Result<Vec<Entry>> {
         if self.lie == Lie::JournalNotReplayed && path.ends_with(layout::FOLDER) {
             return Ok(Vec::new());
