@@ -9,11 +9,12 @@
 //!                                + the next round gathers meanwhile
 //! ```
 //!
-//! Where the shard has a journal, a small round's bytes are synced there instead, beside
-//! those of other partitions (appender/journaled.rs): *committed* is then what is written
-//! to the segment and synced in the segment or in the journal.
+//! Where the shard has a journal, a small round goes there instead, beside those of other
+//! partitions (appender/journaled.rs), and to its segment later, with others of its own log
+//! (appender/placing.rs): *committed* is what is synced in the segment or in the journal,
+//! *placed* what is written to the segment.
 //!
-//! - `committed <= stable <= dirty`, and none of them ever falls.
+//! - `committed <= stable <= dirty`, `placed <= stable`, and none of them ever falls.
 //! - Nothing waits for a timer: a round begins as soon as the one before it ended, or
 //!   at once where there is none. What arrives during a round is the next one.
 //! - A round's chunks are of one segment. Between two segments the old one is cut to
@@ -25,14 +26,14 @@
 //! - After the first failed write or sync nothing is written or acknowledged again.
 
 mod journaled;
+mod placing;
 mod sync;
 
-pub use journaled::Journaled;
+pub use journaled::{Journaled, Settling};
 
 use crate::config::LogConfig;
 use crate::error::Offline;
 use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
-use crate::journal::Taken;
 use crate::mark::{self, Mark};
 use crate::marker::Marker;
 use crate::profile::LogProfile;
@@ -40,7 +41,8 @@ use crate::segment::{LogPosition, Segment, file_name};
 use crate::signal::Signal;
 use crate::tail::{Chunk, Tail, TailCache};
 use crate::units::{BytePos, Nanos, Offset};
-use futures_util::future::{join_all, join3};
+use futures_util::future::{join, join_all};
+use placing::Unplaced;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -85,6 +87,9 @@ pub struct Appender<I: Io> {
     /// A segment is being synced: see [`SyncTurn`].
     syncing: Cell<bool>,
     sync_ended: Rc<Signal>,
+    /// A segment is being written: see placing.rs.
+    placing: Cell<bool>,
+    placing_ended: Rc<Signal>,
     /// Wakes when stable or committed moved, when the log went offline or fell idle.
     pub progress: Rc<Signal>,
     state: RefCell<State<I>>,
@@ -111,6 +116,8 @@ struct State<I: Io> {
     dirty: LogPosition,
     stable: LogPosition,
     committed: LogPosition,
+    placed: LogPosition,
+    unplaced: Unplaced<I>,
     largest_batch: usize,
     flushing: bool,
     /// No round begins: see [`Held`].
@@ -173,6 +180,7 @@ impl<I: Io> Appender<I> {
             "head fills to the end"
         );
         let marker = Marker::new(io.clone(), &dir, resume.mark_file, resume.marked);
+        let backlog = journaled.as_ref().map(|j| j.journal.backlog().clone());
         let appender = Rc::new(Appender {
             io,
             dir,
@@ -185,6 +193,8 @@ impl<I: Io> Appender<I> {
             last_by_journal: Cell::new(false),
             syncing: Cell::new(false),
             sync_ended: Signal::new(),
+            placing: Cell::new(false),
+            placing_ended: Signal::new(),
             progress: Signal::new(),
             state: RefCell::new(State {
                 newest: resume.open.clone(),
@@ -197,6 +207,8 @@ impl<I: Io> Appender<I> {
                 dirty: resume.end,
                 stable: resume.end,
                 committed: resume.end,
+                placed: resume.end,
+                unplaced: Unplaced::new(backlog),
                 largest_batch: 0,
                 flushing: false,
                 held: false,
@@ -225,6 +237,11 @@ impl<I: Io> Appender<I> {
 
     pub fn committed(&self) -> LogPosition {
         self.state.borrow().committed
+    }
+
+    /// Up to where the segment's file has what is stable.
+    pub fn placed(&self) -> LogPosition {
+        self.state.borrow().placed
     }
 
     /// The segment whose file is written now.
@@ -332,7 +349,7 @@ impl<I: Io> Appender<I> {
         Ok(committed)
     }
 
-    /// Resolves once no round is under way, nor a write of the mark.
+    /// Resolves once no round is under way, nor another write of the segment or of the mark.
     pub async fn idle(self: &Rc<Self>) {
         let this = self.clone();
         self.progress
@@ -341,6 +358,7 @@ impl<I: Io> Appender<I> {
                 (!flushing).then_some(())
             })
             .await;
+        drop(self.place_turn().await);
         self.marker.idle().await;
     }
 
@@ -405,79 +423,64 @@ impl<I: Io> Appender<I> {
         if open.base != round.segment.base {
             self.roll(&open, &round.segment).await?;
         }
-        let file = self.file_of(&round.segment);
         let bytes_end = round
             .chunks
             .last()
             .map_or(BytePos::ZERO, |c| c.start.plus(c.buf.len() as u64));
         if !round.chunks.is_empty() {
-            let writing = self.profile.writing(&self.io);
-            let bytes = round.chunks.iter().map(|c| c.buf.len() as u64).sum();
-            self.reserve(&round.segment, &file, bytes_end.0).await?;
-            let mark = self.mark_of(self.committed());
-            if !self.marker.covers(round.segment.base, bytes_end) {
-                // `flush.messages` was raised, or a batch came that is larger than any was.
-                self.marker.commit(mark).await?;
+            if self.journal_round(&round).await? {
+                return Ok(());
             }
-            assert!(
-                self.marker.covers(round.segment.base, bytes_end),
-                "no byte beyond the window of a synced mark"
-            );
-            let path = &round.segment.path;
-            let writes = round
-                .chunks
-                .iter()
-                .map(|chunk| write_whole(&self.io, &file, chunk.buf.clone(), chunk.start.0));
-            let journaled = self.give_to_journal(&round);
-            let by_journal = journaled.is_some();
-            // The journal knows how far the log is committed; then the mark is written only
-            // where its window is half used up.
-            let marking = async {
-                if !by_journal {
-                    self.marker.note(mark).await
-                } else if self.marker.is_due(round.segment.base, bytes_end) {
-                    self.marker.commit(mark).await
-                } else {
-                    Ok(())
-                }
-            };
-            let journaling = async {
-                match journaled {
-                    Some(journaled) => journaled.await.map(Some),
-                    None => Ok(None),
-                }
-            };
-            let whole = round.whole;
-            let write = async {
-                let written: Result<(), _> = join_all(writes).await.into_iter().collect();
-                written.map_err(|e| Offline::failed("write", path, e))?;
-                self.profile.written(&self.io, writing, whole.offset, bytes);
-                Ok::<_, Offline>(self.profile.syncing(&self.io))
-            };
-            let (written, taken, marked) = join3(write, journaling, marking).await;
-            let syncing = written?;
-            marked?;
-            for chunk in round.chunks {
-                self.tail_cache.add(&self.tail, chunk);
-            }
-            self.check_online()?;
-            {
-                let mut state = self.state.borrow_mut();
-                assert!(state.stable.offset <= whole.offset && whole.offset <= state.dirty.offset);
-                state.stable = whole;
-            }
-            // Where an acknowledgement waits for the sync, nobody has news before that.
-            if !self.config.borrow().acks_committed() {
-                self.progress.wake();
-            }
-            if taken? == Some(Taken::Synced) {
-                self.profile.synced(&self.io, syncing);
-                return self.committed_by_journal(whole);
-            }
+            self.write_round(&round, bytes_end).await?;
         }
         self.last_by_journal.set(false);
         if self.must_sync() {
             self.sync_and_mark(&round.segment, bytes_end).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a round to its segment, behind what is yet to be placed there.
+    async fn write_round(self: &Rc<Self>, round: &Round<I>, end: BytePos) -> Result<(), Offline> {
+        let turn = self.place_turn().await;
+        let writing = self.profile.writing(&self.io);
+        self.place_in(&turn).await?;
+        let file = self.file_of(&round.segment);
+        self.reserve(&round.segment, &file, end.0).await?;
+        let mark = self.mark_of(self.committed());
+        if !self.marker.covers(round.segment.base, end) {
+            // `flush.messages` was raised, or a batch came that is larger than any was.
+            self.marker.commit(mark).await?;
+        }
+        assert!(
+            self.marker.covers(round.segment.base, end),
+            "no byte beyond the window of a synced mark"
+        );
+        let writes = round
+            .chunks
+            .iter()
+            .map(|chunk| write_whole(&self.io, &file, chunk.buf.clone(), chunk.start.0));
+        let (written, marked) = join(join_all(writes), self.marker.note(mark)).await;
+        let written: Result<(), _> = written.into_iter().collect();
+        written.map_err(|e| Offline::failed("write", &round.segment.path, e))?;
+        marked?;
+        let bytes = round.chunks.iter().map(|c| c.buf.len() as u64).sum();
+        let whole = round.whole;
+        self.profile.written(&self.io, writing, whole.offset, bytes);
+        for chunk in &round.chunks {
+            self.tail_cache.add(&self.tail, chunk.clone());
+        }
+        self.check_online()?;
+        {
+            let mut state = self.state.borrow_mut();
+            assert!(state.stable.offset <= whole.offset && whole.offset <= state.dirty.offset);
+            state.stable = whole;
+            state.placed = whole;
+        }
+        drop(turn);
+        // Where an acknowledgement waits for the sync, nobody has news before that.
+        if !self.config.borrow().acks_committed() {
+            self.progress.wake();
         }
         Ok(())
     }
@@ -536,7 +539,11 @@ impl<I: Io> Appender<I> {
     }
 
     /// Ends one segment and begins the next. The order is what recovery relies on.
-    async fn roll(&self, old: &Rc<Segment<I>>, new: &Rc<Segment<I>>) -> Result<(), Offline> {
+    async fn roll(
+        self: &Rc<Self>,
+        old: &Rc<Segment<I>>,
+        new: &Rc<Segment<I>>,
+    ) -> Result<(), Offline> {
         if self.committed() != old.end() {
             self.sync(old).await?;
         }
@@ -571,12 +578,14 @@ impl<I: Io> Appender<I> {
             // The same offset, at its new place.
             state.stable = new.start();
             state.committed = new.start();
+            state.placed = new.start();
             state.sync_due &= state.committed != state.dirty;
         })
     }
 
-    /// Takes the preallocated room behind the last batch away.
-    async fn cut_to_length(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+    /// Takes the preallocated room behind the last batch away, once that is there.
+    async fn cut_to_length(self: &Rc<Self>, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+        self.place().await?;
         let file = self.file_of(segment);
         let path = &segment.path;
         let turn = self.sync_turn().await?;

@@ -151,6 +151,11 @@ pub trait File: 'static {
 
     fn len(&self) -> impl Future<Output = Result<u64>>;
 
+    /// A number of its own for each file system: what [`Io::sync_all`] of one commits.
+    fn device(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// The same file through the page cache, for who sends it without looking at it. None
     /// where the kernel has no such file.
     fn cached(&self) -> impl Future<Output = Result<Option<CachedFile>>> {

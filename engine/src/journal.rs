@@ -1,19 +1,21 @@
 //! One sync for all partitions of a shard.
 //!
 //! ```text
-//!   round of orders-0    --+-- its segment, written: stable
-//!   round of orders-1    --+-- its segment, written: stable          synced much later
-//!   round of payments-7  --+
-//!                          +-> gathered -> group: one write, one fdatasync -> committed
+//!   round of orders-0    --+                                       +-- its segment
+//!   round of orders-1    --+                                       |   its segment, later
+//!   round of payments-7  --+                                       |        |
+//!                          +-> gathered -> group: one write, one fdatasync  synced much later
+//!                                                 committed
 //!
 //!   DATA/journal/0-0.journal  |head| group | group | group | older ones
 //!                0-1.journal  |head|   the next file, once this one is full
 //! ```
 //!
-//! A round of group commit goes to its segment, and its bytes go here too. It is
-//! *committed* once it is written there and synced here. So a thousand partitions that are
-//! written at once cost one sync; and a lone one is synced by overwriting blocks that the
-//! file already has, which costs a file system less than a file that grows.
+//! A small round of group commit is *committed* once it is written and synced here. Its
+//! segment gets it later, in one write with others that came behind it (backlog.rs,
+//! appender/placing.rs). So a thousand partitions that are written at once cost one write and
+//! one sync; and a lone one is synced by overwriting blocks that the file already has, which
+//! costs a file system less than a file that grows.
 //!
 //! - Continuous, as an appender's rounds are: while one group is written and synced, what
 //!   comes gathers for the next.
@@ -35,10 +37,13 @@
 //!
 //! What a start makes of it: replay.rs. The bytes: layout.rs.
 
+mod backlog;
 pub mod layout;
 mod member;
 mod replay;
+mod settling;
 
+pub use backlog::Backlog;
 pub use member::Member;
 pub use replay::replay;
 
@@ -47,9 +52,8 @@ use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
 use crate::segment::LogPosition;
 use crate::signal::Signal;
 use crate::tail::Chunk;
-use crate::units::{Offset, ShardId};
+use crate::units::{Nanos, Offset, ShardId};
 use futures_util::future::join;
-use futures_util::stream::{self, StreamExt};
 use layout::{FOLDER, GROUP_HEAD_BYTES, Header, Place, encode_group, entry_bytes, file_name};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -60,9 +64,6 @@ use std::rc::Rc;
 
 /// Files in turn: one is written while the other is settled.
 const FILES: usize = 2;
-
-/// Segments that are synced at a time when a file is settled.
-const SETTLED_AT_ONCE: usize = 32;
 
 /// One group at most, so that what waits for it does not wait for much more than a sync.
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -78,6 +79,11 @@ pub struct JournalConfig {
     pub grow_bytes: u64,
     /// Larger rounds sync for themselves: written twice, they would cost more than a sync.
     pub entry_bytes_max: usize,
+    /// Memory of what waits to be written to its segments.
+    pub backlog_bytes_max: usize,
+    /// A file with entries of so many partitions is settled by one sync of the whole file
+    /// system.
+    pub sync_all_from: usize,
 }
 
 impl Default for JournalConfig {
@@ -86,6 +92,8 @@ impl Default for JournalConfig {
             file_bytes: 64 << 20,
             grow_bytes: 1 << 20,
             entry_bytes_max: 64 << 10,
+            backlog_bytes_max: 96 << 20,
+            sync_all_from: 64,
         }
     }
 }
@@ -100,6 +108,7 @@ pub struct Journal<I: Io> {
     progress: Rc<Signal>,
     failed: RefCell<Option<Offline>>,
     told_no_room: Cell<bool>,
+    backlog: Rc<Backlog<I>>,
 }
 
 struct State<I: Io> {
@@ -152,8 +161,8 @@ struct Waiting<I: Io> {
 /// What became of a round that was given to the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is synced here.
-    Synced,
+    /// It is synced here, and was written at that moment.
+    Synced { written: Nanos },
     /// There was no room: its partition has to sync it.
     No,
 }
@@ -224,7 +233,13 @@ impl<I: Io> Journal<I> {
             progress: Signal::new(),
             failed: RefCell::default(),
             told_no_room: Cell::new(false),
+            backlog: Backlog::new(config.backlog_bytes_max),
         }))
+    }
+
+    /// What waits to be written to its segments.
+    pub fn backlog(&self) -> &Rc<Backlog<I>> {
+        &self.backlog
     }
 
     /// Whether a round of so many bytes goes here.
@@ -350,6 +365,7 @@ impl<I: Io> Journal<I> {
         first
             .and(second)
             .map_err(|e| Offline::failed("write", &path, e))?;
+        let written_at = self.io.now();
         file.fdatasync()
             .await
             .map_err(|e| Offline::failed("sync", &path, e))?;
@@ -367,7 +383,9 @@ impl<I: Io> Journal<I> {
                 .or_insert_with(|| (waiting.member.clone(), waiting.place.to));
             known.1 = known.1.max(waiting.place.to);
         }
-        Ok(Taken::Synced)
+        Ok(Taken::Synced {
+            written: written_at,
+        })
     }
 
     /// Sees to it that so many bytes fit into the current file. False: the disk is full.
@@ -526,11 +544,8 @@ impl<I: Io> Journal<I> {
         let members: Vec<_> = full.members.values().cloned().collect();
         let this = self.clone();
         self.io.spawn(async move {
-            stream::iter(members)
-                .for_each_concurrent(SETTLED_AT_ONCE, |(member, upto)| async move {
-                    member.settle(upto).await;
-                })
-                .await;
+            let all_from = this.config.sync_all_from;
+            settling::settle(&this.io, &full.file.file, &this.dir, members, all_from).await;
             this.settled(full);
         });
     }

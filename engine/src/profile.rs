@@ -132,6 +132,10 @@ pub struct LogProfile {
     synced: Cell<Round>,
 }
 
+/// A round that is with the journal, since when.
+#[must_use]
+pub struct Journaling(Nanos);
+
 /// A sync under way.
 #[must_use]
 pub struct Syncing {
@@ -177,6 +181,50 @@ impl LogProfile {
         self.written.set(span);
         let mut amount = self.stable.get();
         let mut all = store.series.borrow_mut();
+        self.count(&mut all, &mut amount, stable);
+        self.stable.set(amount);
+        all.write.record(span.to.0 - span.from.0);
+        all.write_bytes.record(bytes);
+    }
+
+    /// A round is given to the journal, which writes and syncs it.
+    pub fn journaling<I: Io>(&self, io: &I) -> Journaling {
+        Journaling(self.writing(io))
+    }
+
+    /// The journal has written such a round, by `written`, and then synced it: all below
+    /// `committed` now is. What it wrote of others beside is in nobody's bytes.
+    pub fn journaled<I: Io>(
+        &self,
+        io: &I,
+        journaling: Journaling,
+        written: Nanos,
+        committed: Offset,
+    ) {
+        let Some(store) = &self.store else { return };
+        let write = Span {
+            from: journaling.0,
+            to: written.max(journaling.0),
+        };
+        let sync = Span {
+            from: write.to,
+            to: io.now(),
+        };
+        self.written.set(write);
+        self.synced.set(Round { write, sync });
+        let mut all = store.series.borrow_mut();
+        let mut amount = self.stable.take();
+        let before = amount.bytes;
+        self.count(&mut all, &mut amount, committed);
+        all.write.record(write.to.0 - write.from.0);
+        all.write_bytes.record(amount.bytes - before);
+        all.sync.record(sync.to.0 - sync.from.0);
+        all.sync_batches.record(amount.batches);
+        all.sync_bytes.record(amount.bytes);
+    }
+
+    /// What is below `stable` is dirty no more.
+    fn count(&self, all: &mut All, amount: &mut Amount, stable: Offset) {
         let mut dirty = self.dirty.borrow_mut();
         while dirty.front().is_some_and(|taken| taken.end <= stable) {
             let taken = dirty.pop_front().expect("just seen");
@@ -185,9 +233,6 @@ impl LogProfile {
             all.batch_bytes.record(taken.bytes);
             all.batch_records.record(taken.records);
         }
-        self.stable.set(amount);
-        all.write.record(span.to.0 - span.from.0);
-        all.write_bytes.record(bytes);
     }
 
     /// What is stable now begins to be synced.

@@ -311,6 +311,8 @@ impl<I: Io> Partition<I> {
             segment.path.display()
         );
         let visible = self.visible_end();
+        // It is read from the file, which may lack what the journal has.
+        self.appender().place().await?;
         let file = self.open_file(segment).await?;
         let bounds = SegmentBounds {
             base_offset: segment.base,
@@ -421,8 +423,14 @@ impl<'a, I: Io> Headers<'a, I> {
                 at = to;
             }
             if self.window.len() < HEADER_LEN {
+                // What is behind it only the tail has.
+                let placed = self.partition.appender().placed();
+                let in_file = match placed.segment == self.segment.base && pos < placed.pos {
+                    true => want.min(placed.pos),
+                    false => want,
+                };
                 let file = self.partition.open_file(self.segment).await?;
-                let n = (want.0 - pos.0) as usize;
+                let n = (in_file.0 - pos.0) as usize;
                 if self.read_cached(&file, pos, n).await {
                     return Ok(&self.window);
                 }

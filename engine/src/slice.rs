@@ -16,7 +16,7 @@
 //!   its first megabyte, and by the sender after that.
 //!
 //! ```text
-//!   open segment   |---- settled ----|~~ 1 MiB ~~|  stable, rewritten, preallocated
+//!   open segment   |---- settled ----|~~ 1 MiB ~~|  placed, rewritten, preallocated
 //!                    File pieces       loaded      Memory pieces where the tail has it
 //! ```
 //!
@@ -270,11 +270,11 @@ pub(crate) fn settled<I: Io>(log: &Appender<I>, segment: &Segment<I>) -> BytePos
     if segment.base < log.open_base() {
         return segment.end().pos;
     }
-    let stable = log.stable();
-    if stable.segment != segment.base {
+    let placed = log.placed();
+    if placed.segment != segment.base {
         return BytePos::ZERO;
     }
-    let near = stable.pos.0.saturating_sub(UNSETTLED_BYTES);
+    let near = placed.pos.0.saturating_sub(UNSETTLED_BYTES);
     BytePos(near / BLOCK as u64 * BLOCK as u64)
 }
 

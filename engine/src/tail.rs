@@ -6,7 +6,7 @@
 //!                                             where the one before it began holds all
 //!                                             that one held, and takes its place
 //!   one shard    oldest chunk ... newest      one budget for all logs; the oldest goes
-//!                                             first, once it is stable
+//!                                             first, once the file has it too
 //! ```
 
 use crate::io::Io;
@@ -78,6 +78,10 @@ impl<I: Io> Chunk<I> {
         })
     }
 
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     fn let_go(&self) {
         if let Some(share) = self.share.get() {
             share.give_back();
@@ -130,7 +134,9 @@ impl<I: Io> Tail<I> {
         }
     }
 
-    fn push(&self, chunk: Rc<Chunk<I>>) {
+    /// Readers find it from here on. It stays until the budget counts it: so who pushes one
+    /// that is in no file yet counts it ([`TailCache::count`]) when it is there.
+    pub fn push(&self, chunk: Rc<Chunk<I>>) {
         let mut chunks = self.chunks.borrow_mut();
         if chunks
             .back()
@@ -177,15 +183,21 @@ impl<I: Io> TailCache<I> {
         })
     }
 
-    /// Adds a chunk that has become stable, and lets go of the oldest ones beyond the
-    /// budget. A reader that still holds one keeps it alive; it is then no longer
-    /// counted.
+    /// Adds a chunk whose bytes the file has, too.
     pub fn add(&self, tail: &Rc<Tail<I>>, chunk: Rc<Chunk<I>>) {
+        tail.push(chunk.clone());
+        self.count(tail, &chunk);
+    }
+
+    /// The file has what is in this chunk of a log's tail: from now on it may be let go of,
+    /// as the oldest ones are beyond the budget. A reader that still holds one keeps it
+    /// alive; it is then no longer counted.
+    pub fn count(&self, tail: &Rc<Tail<I>>, chunk: &Rc<Chunk<I>>) {
         let share = Share {
             bytes: Cell::new(chunk.held_bytes),
             held: self.held.clone(),
         };
-        assert!(chunk.share.set(share).is_ok(), "a chunk is added once");
+        assert!(chunk.share.set(share).is_ok(), "a chunk is counted once");
         self.held
             .bytes
             .set(self.held.bytes.get() + chunk.held_bytes);
@@ -193,9 +205,8 @@ impl<I: Io> TailCache<I> {
         let mut by_age = self.by_age.borrow_mut();
         by_age.push_back(Aged {
             tail: Rc::downgrade(tail),
-            chunk: Rc::downgrade(&chunk),
+            chunk: Rc::downgrade(chunk),
         });
-        tail.push(chunk);
         while self.held.bytes.get() > self.budget_bytes {
             let Some(oldest) = by_age.pop_front() else {
                 break;

@@ -27,10 +27,12 @@ impl<I: Io> Appender<I> {
         must
     }
 
-    pub(super) async fn sync(&self, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+    pub(super) async fn sync(self: &Rc<Self>, segment: &Rc<Segment<I>>) -> Result<(), Offline> {
+        self.place().await?;
         let syncing = self.profile.syncing(&self.io);
         let turn = self.sync_turn().await?;
         let stable = self.stable();
+        assert_eq!(stable, self.placed(), "no round beside the one that syncs");
         self.sync_file(segment).await?;
         drop(turn);
         self.profile.synced(&self.io, syncing);
@@ -50,7 +52,7 @@ impl<I: Io> Appender<I> {
     }
 
     pub(super) async fn sync_and_mark(
-        &self,
+        self: &Rc<Self>,
         segment: &Rc<Segment<I>>,
         bytes_end: BytePos,
     ) -> Result<(), Offline> {

@@ -32,6 +32,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -252,10 +253,14 @@ impl Io for GlommioIo {
 impl GlommioFile {
     /// The length, by a system call that does not wait for the disk.
     fn len_now(&self) -> Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn metadata(&self) -> Result<fs::Metadata> {
         // SAFETY: the descriptor is open as long as `self.0` lives, and ManuallyDrop
         // keeps this borrowed view from closing it.
         let file = ManuallyDrop::new(unsafe { fs::File::from_raw_fd(self.0.as_raw_fd()) });
-        Ok(file.metadata()?.len())
+        file.metadata()
     }
 
     /// Another descriptor of the same open file, for a thread that may outlive this one.
@@ -354,6 +359,10 @@ impl File for GlommioFile {
 
     async fn len(&self) -> Result<u64> {
         self.len_now()
+    }
+
+    fn device(&self) -> Result<u64> {
+        Ok(self.metadata()?.dev())
     }
 
     async fn cached(&self) -> Result<Option<CachedFile>> {

@@ -1,6 +1,6 @@
 //! One open partition's part in its shard's journal.
 
-use crate::appender::Appender;
+use crate::appender::{Appender, Settling};
 use crate::io::Io;
 use crate::units::{Offset, PartitionId};
 use std::cell::{Cell, RefCell};
@@ -14,6 +14,8 @@ pub struct Member<I: Io> {
     settled: Cell<Offset>,
     /// Its folder was removed, and that is committed: nothing of it is to be kept.
     gone: Cell<bool>,
+    /// It waits in the shard's backlog (backlog.rs).
+    pub(super) waits: Cell<bool>,
     appender: RefCell<Weak<Appender<I>>>,
 }
 
@@ -25,6 +27,7 @@ impl<I: Io> Member<I> {
             folder: folder.into(),
             settled: Cell::new(settled),
             gone: Cell::new(false),
+            waits: Cell::new(false),
             appender: RefCell::default(),
         })
     }
@@ -50,15 +53,39 @@ impl<I: Io> Member<I> {
         self.gone.get() || self.settled.get() >= upto
     }
 
-    /// Has the partition sync what is below `upto`, unless it did. One that is offline
-    /// can't.
+    /// Has the partition place and sync what is below `upto`, unless it did. One that is
+    /// offline can't.
     pub(super) async fn settle(&self, upto: Offset) {
-        if self.is_settled(upto) {
-            return;
+        if let Some(appender) = self.unsettled(upto) {
+            appender.settle(upto).await;
         }
+    }
+
+    /// The same up to the sync, which is the caller's.
+    pub(super) async fn begin_settling(&self, upto: Offset) -> Option<Settling<I>> {
+        self.unsettled(upto)?.begin_settling(upto).await
+    }
+
+    /// The same up to where the segment has it.
+    pub(super) async fn place_below(&self, upto: Offset) {
+        if let Some(appender) = self.unsettled(upto)
+            && appender.placed().offset < upto
+        {
+            self.place().await;
+        }
+    }
+
+    fn unsettled(&self, upto: Offset) -> Option<Rc<Appender<I>>> {
+        let appender = self.appender.borrow().upgrade();
+        appender.filter(|_| !self.is_settled(upto))
+    }
+
+    /// Has the partition write to its segment what only the journal has. Where that fails
+    /// its log is latched.
+    pub(super) async fn place(&self) {
         let appender = self.appender.borrow().upgrade();
         if let Some(appender) = appender {
-            appender.settle(upto).await;
+            let _ = appender.place().await;
         }
     }
 }

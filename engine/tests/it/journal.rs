@@ -21,6 +21,7 @@ fn small() -> JournalConfig {
         file_bytes: 32 << 10,
         grow_bytes: 8 << 10,
         entry_bytes_max: 4 << 10,
+        ..JournalConfig::default()
     }
 }
 

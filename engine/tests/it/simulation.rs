@@ -165,6 +165,8 @@ impl World {
                 file_bytes: rng.between(3, 24) << 12,
                 grow_bytes: grow,
                 entry_bytes_max: rng.between(500, 9000) as usize,
+                backlog_bytes_max: rng.between(1, 64 << 10) as usize,
+                sync_all_from: rng.between(1, 6) as usize,
             };
             (ShardId(rng.below(shards as u64) as u16), config)
         });
