@@ -54,7 +54,9 @@ use crate::signal::Signal;
 use crate::tail::Chunk;
 use crate::units::{Nanos, Offset, ShardId};
 use futures_util::future::join;
-use layout::{FOLDER, GROUP_HEAD_BYTES, Header, Place, encode_group, entry_bytes, file_name};
+use layout::{
+    FOLDER, GROUP_HEAD_BYTES, Header, Place, encode_group, entry_bytes, file_name, group_room,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -66,13 +68,13 @@ use std::rc::Rc;
 const FILES: usize = 2;
 
 /// One group at most, so that what waits for it does not wait for much more than a sync.
-const GROUP_BYTES_MAX: usize = 4 << 20;
+const GROUP_BYTES_MAX: usize = 2 << 20;
 
 #[derive(Clone, Copy, Debug)]
 pub struct JournalConfig {
-    /// A file is full at this size. With 1,000 partitions of small rounds 64 MiB are some
-    /// 60 rounds, and settling is 1,000 syncs: 17 a round instead of 1,000. More would be
-    /// read, and written where it is missing, at the start after a crash.
+    /// A file is full at this size. The larger it is, the more of a partition's rounds are
+    /// settled together; but as much may have to be read, and written where it is missing, at
+    /// the start after a crash.
     pub file_bytes: u64,
     /// A file grows by so much, zeros, until it is of full size: afterwards no commit
     /// changes the file system's own books.
@@ -89,10 +91,10 @@ pub struct JournalConfig {
 impl Default for JournalConfig {
     fn default() -> JournalConfig {
         JournalConfig {
-            file_bytes: 64 << 20,
+            file_bytes: 128 << 20,
             grow_bytes: 1 << 20,
             entry_bytes_max: 64 << 10,
-            backlog_bytes_max: 96 << 20,
+            backlog_bytes_max: 128 << 20,
             sync_all_from: 64,
         }
     }
@@ -317,12 +319,13 @@ impl<I: Io> Journal<I> {
 
     fn group_bytes_max(&self) -> usize {
         let room = self.config.file_bytes - BLOCK as u64;
-        GROUP_BYTES_MAX.min(usize::try_from(room).unwrap_or(usize::MAX))
+        // Padding is less than a quarter.
+        GROUP_BYTES_MAX.min(usize::try_from(room / 5 * 4).unwrap_or(usize::MAX))
     }
 
     async fn write(self: &Rc<Self>, group: &[Waiting<I>]) -> Result<Taken, Offline> {
         let bytes = GROUP_HEAD_BYTES + group.iter().map(Waiting::size).sum::<usize>();
-        let blocks = bytes.next_multiple_of(BLOCK);
+        let blocks = group_room(bytes);
         if !self.make_room(blocks as u64).await? {
             if !self.told_no_room.replace(true) {
                 log::warn!(

@@ -25,6 +25,7 @@ use glommio::io::{DmaBuffer, DmaFile, ReadResult};
 use glommio::timer::Timer;
 use glommio::{GlommioError, allocate_dma_buffer_global, executor, spawn_local_into};
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashSet;
 use std::fs;
 use std::future::Future;
 use std::io::{self, Result, Write};
@@ -44,7 +45,7 @@ thread_local! {
     static BLOCKING: Cell<usize> = const { Cell::new(0) };
 
     /// Buffers that wait for their next use.
-    static KEPT: RefCell<Vec<DmaBuffer>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Kept> = RefCell::default();
 }
 
 /// Disk, clock and tasks of the executor on this thread.
@@ -63,17 +64,50 @@ struct Cached {
     opened: OnceCell<CachedFile>,
 }
 
-/// Memory that the kernel reads from, aligned to 4,096. Large ones are used again: a fresh
-/// one costs the kernel a fault for each page, and us the zeros that make it readable.
+/// Memory that the kernel reads from, aligned to 4,096. It is used again: a fresh one costs
+/// the kernel a fault for each page, and us the zeros that make it readable.
 #[repr(transparent)]
 pub struct GlommioBuf(ManuallyDrop<DmaBuffer>);
 
-/// Buffers of this length are kept for the next use: the largest that the appender asks
-/// for, which is what a busy log is written with.
-const KEPT_LEN: usize = 1 << 20;
+/// Buffers by their length in blocks.
+#[derive(Default)]
+struct Kept {
+    by_blocks: Vec<Vec<DmaBuffer>>,
+    bytes: usize,
+    /// Those in use that are larger than they say: a buffer that was shrunk does not grow
+    /// again, and kept by its new length it would hold more than is known.
+    shrunk: HashSet<*const u8>,
+}
 
-/// How many are kept on each thread. Those in use are not among them.
-const KEPT_MAX: usize = 8;
+/// What is kept on each thread. Buffers in use are not in it.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+
+/// Larger ones are not kept: they are rare.
+const KEPT_LEN_MAX: usize = 4 << 20;
+
+impl Kept {
+    fn take(&mut self, len: usize) -> Option<DmaBuffer> {
+        let buf = self.by_blocks.get_mut(len / BLOCK)?.pop()?;
+        self.bytes -= len;
+        Some(buf)
+    }
+
+    fn give(&mut self, buf: DmaBuffer) {
+        let len = buf.len();
+        if self.shrunk.remove(&buf.as_ptr())
+            || len > KEPT_LEN_MAX
+            || self.bytes + len > KEPT_BYTES_MAX
+        {
+            return;
+        }
+        let blocks = len / BLOCK;
+        if self.by_blocks.len() <= blocks {
+            self.by_blocks.resize_with(blocks + 1, Vec::new);
+        }
+        self.by_blocks[blocks].push(buf);
+        self.bytes += len;
+    }
+}
 
 /// What was read: a range of the blocks that the disk delivered.
 pub struct GlommioRead {
@@ -140,9 +174,7 @@ impl Io for GlommioIo {
             len > 0 && len.is_multiple_of(BLOCK),
             "a buffer of {len} bytes is not of blocks"
         );
-        if len == KEPT_LEN
-            && let Some(kept) = KEPT.with_borrow_mut(Vec::pop)
-        {
+        if let Some(kept) = KEPT.with_borrow_mut(|kept| kept.take(len)) {
             return GlommioBuf(ManuallyDrop::new(kept));
         }
         // From the heap: a written chunk may stay in the tail cache for long, and would
@@ -399,15 +431,8 @@ impl Drop for GlommioBuf {
     fn drop(&mut self) {
         // SAFETY: `self` is being dropped, so nobody looks at the field after this.
         let buf = unsafe { ManuallyDrop::take(&mut self.0) };
-        if buf.len() == KEPT_LEN {
-            // A thread that ends has no more use for it.
-            let _ = KEPT.try_with(|kept| {
-                let mut kept = kept.borrow_mut();
-                if kept.len() < KEPT_MAX {
-                    kept.push(buf);
-                }
-            });
-        }
+        // A thread that ends has no more use for it.
+        let _ = KEPT.try_with(|kept| kept.borrow_mut().give(buf));
     }
 }
 
@@ -422,7 +447,10 @@ impl Buf for GlommioBuf {
             "{} bytes shrink to {len}, which is not fewer blocks",
             self.0.len()
         );
-        self.0.trim_to_size(len);
+        if len < self.0.len() {
+            KEPT.with_borrow_mut(|kept| kept.shrunk.insert(self.0.as_ptr()));
+            self.0.trim_to_size(len);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //!   block 1 ...    group | group | group | what was there before: zeros, older generations
 //!
 //!   group          head  entry names and places (the directory)  bytes of each entry  padding
-//!                  `---- one CRC ----' `----- another -------'   one CRC an entry     to a block
+//!                  `---- one CRC ----' `----- another -------'   one CRC an entry     see group_room
 //! ```
 //!
 //! Integers are little-endian, checksums are CRC-32 (ISO-HDLC).
@@ -50,6 +50,15 @@ const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 44;
 pub const GROUP_HEAD_BYTES: usize = 40;
 const ENTRY_HEAD_BYTES: usize = 64;
+
+/// What a group of so many bytes takes of the file: whole blocks, and of a large one an eighth
+/// of a power of two. So there are few lengths, and the memory that is written from can be
+/// used again.
+pub fn group_room(bytes: usize) -> usize {
+    let blocks = bytes.div_ceil(BLOCK);
+    let step = (blocks.next_power_of_two() / 8).max(1);
+    blocks.next_multiple_of(step) * BLOCK
+}
 
 /// `0-1.journal`: the second file of shard 0.
 pub fn file_name(shard: ShardId, number: u32) -> String {

@@ -235,7 +235,7 @@ pub(super) fn parse(
         match decode_group(file, at, generation) {
             (Found::Whole(group), is) if is == number => {
                 entries.extend(group.entries);
-                at += group.len.next_multiple_of(BLOCK);
+                at += layout::group_room(group.len);
                 number += 1;
                 continue;
             }

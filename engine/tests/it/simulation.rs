@@ -400,7 +400,7 @@ impl World {
             let (mut at, mut groups) = (BLOCK, Vec::new());
             while let (Found::Whole(group), _) = decode_group(&bytes, at, header.generation) {
                 groups.push(at..at + group.len);
-                at += group.len.next_multiple_of(BLOCK);
+                at += layout::group_room(group.len);
             }
             header.used.then_some(JournalLeft {
                 path,
