@@ -544,7 +544,9 @@ impl<I: Io> Journal<I> {
 
     /// Settles a full file in the background.
     fn settle_beside(self: &Rc<Self>, full: Used<I>) {
-        let members: Vec<_> = full.members.values().cloned().collect();
+        let mut members: Vec<_> = full.members.values().cloned().collect();
+        // In an order that does not change from run to run, so that a simulated one comes again.
+        members.sort_by_key(|(member, upto)| (member.id, *upto));
         let this = self.clone();
         self.io.spawn(async move {
             let all_from = this.config.sync_all_from;

@@ -22,10 +22,15 @@ use crate::units::{BytePos, LeaderEpoch, PartitionId, ShardId, TopicId};
 use futures_util::stream::{self, StreamExt};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+
+/// Partitions come in the same order in each run, so that a simulated one comes again. Their
+/// ids are made here, by chance: nobody outside chooses which of them meet in a bucket.
+type SameOrder = BuildHasherDefault<DefaultHasher>;
 
 const METADATA_FILE_NAME: &str = "partition.metadata";
 pub const DELETED_SUFFIX: &str = "-delete";
@@ -44,7 +49,7 @@ pub struct Store<I: Io> {
     profile: Option<Rc<StoreProfile>>,
     /// None: each partition syncs for itself.
     journal: RefCell<Option<Rc<Journal<I>>>>,
-    partitions: RefCell<HashMap<PartitionId, Entry<I>>>,
+    partitions: RefCell<HashMap<PartitionId, Entry<I>, SameOrder>>,
     opening: RefCell<HashSet<PartitionId>>,
     opened: Rc<Signal>,
     /// A sync of DATA itself that failed. Nobody knows which names it left out, and the

@@ -23,13 +23,15 @@
 //! | the segment ends before the entry begins | bytes that were synced are gone | error |
 //! | the segment has the bytes | written, perhaps not synced | synced |
 //! | the segment has other bytes, or none | lost by the power cut | written, synced |
+//! | it has bytes that are no older ones either | damage, of which the journal has the right bytes | written, synced, with a warning |
 //!
 //! An error leaves all files as they are, and says which file and byte; who gives up what
 //! is there moves that file away.
 
 use super::layout::{self, Entry, FOLDER, Found, Header, decode_group};
+use crate::batch::is_zero;
 use crate::error::Offline;
-use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
+use crate::io::{BLOCK, Buf, File, Io, Open, SECTOR, write_whole};
 use crate::mark::{self, Mark};
 use crate::scan::Window;
 use crate::segment::{file_name, parse_file_name};
@@ -374,6 +376,13 @@ async fn bring_run<I: Io>(
         let has = has.map_err(|e| Offline::failed("read", path, e))?;
         let place = (from - start) as usize..(to - start) as usize;
         if has.get(place.clone()) != Some(wanted) {
+            let there = &has[place.start.min(has.len())..place.end.min(has.len())];
+            if let Some(byte) = first_damaged(there, wanted, from) {
+                log::warn!(
+                    "{}: damaged at byte {byte}; put right with what the journal has of it",
+                    path.display()
+                );
+            }
             // What else is in the first and the last block stays as it is.
             let mut buf = io.alloc(size);
             let out = buf.as_mut();
@@ -387,6 +396,23 @@ async fn bring_run<I: Io>(
         start = upto;
     }
     Ok(())
+}
+
+/// Where bytes that begin at `pos` in their file are first not what they are to be, in a
+/// sector that no lost write explains: one that a power cut left out is what it was before,
+/// the front of what it is to be, and zeros.
+fn first_damaged(has: &[u8], wanted: &[u8], pos: u64) -> Option<u64> {
+    let (len, mut at) = (has.len().min(wanted.len()), 0);
+    while at < len {
+        let upto = (at + SECTOR - (pos as usize + at) % SECTOR).min(len);
+        let pairs = has[at..upto].iter().zip(&wanted[at..upto]);
+        at += pairs.take_while(|(has, wanted)| has == wanted).count();
+        if !is_zero(&has[at..upto]) {
+            return Some(pos + at as u64);
+        }
+        at = upto;
+    }
+    None
 }
 
 /// The mark says no less than the journal did: what is damaged below it from now on is no
@@ -416,4 +442,36 @@ async fn bring_mark<I: Io>(io: &I, dir: &Path, end: Mark) -> Result<(), Offline>
     file.fdatasync()
         .await
         .map_err(|e| Offline::failed("sync", &path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_power_cut_left_out_is_told_from_damage() {
+        let wanted: Vec<u8> = (0..2000u32).map(|n| (n % 251) as u8 | 1).collect();
+        let first = |has: &[u8]| first_damaged(has, &wanted, 5000);
+        assert_eq!(first(&wanted), None);
+        assert_eq!(first(&[]), None, "the file ends before");
+        assert_eq!(first(&[0; 2000]), None, "nothing of it was written");
+        // Sectors begin at 5120, 5632, 6144, 6656 of the file.
+        let mut older = wanted.clone();
+        older[700..].fill(0);
+        older[..120].copy_from_slice(&wanted[..120]);
+        assert_eq!(first(&older), None, "a block as it was before");
+        older[1144..1656].copy_from_slice(&wanted[1144..1656]);
+        assert_eq!(first(&older), None, "one sector of what came later");
+        for at in [0, 119, 120, 699, 1200] {
+            let mut flipped = older.clone();
+            flipped[at] ^= 2;
+            assert_eq!(first(&flipped), Some(5000 + at as u64));
+        }
+        older[1800] = 1;
+        assert_eq!(
+            first(&older),
+            Some(6656),
+            "a sector that was not written, and is not zeros"
+        );
+    }
 }

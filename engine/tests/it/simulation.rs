@@ -7,24 +7,21 @@
 //!   KLAMM_SIM_SEED=4711    ... one seed again, alone
 //! ```
 
+mod flips;
 mod ledger;
 mod lies;
 mod life;
 
+use flips::Damage;
 use klamm_engine::config::LogConfig;
-use klamm_engine::io::BLOCK;
 use klamm_engine::io::sim::{Crashed, DATA, Faults, PowerCut, Rng, Sim, When};
 use klamm_engine::journal::JournalConfig;
-use klamm_engine::journal::layout::{self, Found, Header, decode_group};
-use klamm_engine::mark::{self, Mark};
-use klamm_engine::segment::parse_file_name;
 use klamm_engine::units::ShardId;
 use ledger::{Broken, Ledger};
 use lies::{Injected, Lie, LyingIo};
 use life::{Allowed, Ended, Plan, Topic, live};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,21 +55,6 @@ struct World {
     tally: Tally,
     leader_epoch: i32,
     told: bool,
-}
-
-/// A journal as a life has left it.
-struct JournalLeft {
-    path: String,
-    generation: u64,
-    groups: Vec<Range<usize>>,
-}
-
-/// A flipped bit, and what is to be undone after the life that met it.
-struct Damage {
-    path: String,
-    before: Vec<u8>,
-    byte: u64,
-    bit: u8,
 }
 
 fn run_seed(seed: u64, lie: Lie, told: bool) -> Result<Tally, Broken> {
@@ -116,18 +98,29 @@ fn config(rng: &mut Rng) -> LogConfig {
     }
 }
 
+fn any_cut(rng: &mut Rng) -> PowerCut {
+    let cuts = [
+        PowerCut::Random,
+        PowerCut::Random,
+        PowerCut::LoseAll,
+        PowerCut::KeepAll,
+        PowerCut::TearLast,
+    ];
+    cuts[rng.index(cuts.len())]
+}
+
 impl World {
     fn go(&mut self) -> Result<(), Broken> {
         let mut clean = false;
         for _ in 0..self.rng.between(1, 4) {
             let plan = self.plan(clean);
-            let damage = match plan.allowed.damage {
-                true => self.flip_a_bit(),
-                false => None,
+            let damage = match self.rng.below(8) {
+                0 => self.flip_a_bit(),
+                _ => None,
             };
-            clean = self.one_life(&plan, damage.is_some())? == Some(Ended::Closed);
+            clean = self.one_life(&plan, damage.as_ref())? == Some(Ended::Closed);
             if let Some(damage) = damage {
-                self.undo(&damage);
+                self.put_back(&damage);
                 // What is committed there now is not what was closed.
                 clean = false;
             }
@@ -177,11 +170,8 @@ impl World {
             steps: rng.between(1, 10) as usize,
             upkeep: rng.below(3) == 0,
             checkpoints: rng.below(3) == 0,
-            allowed: Allowed {
-                failures: false,
-                damage: rng.below(8) == 0,
-                holes: false,
-            },
+            allowed: Allowed::default(),
+            harmed: None,
             journal,
             shards,
             close: rng.coin(),
@@ -189,10 +179,10 @@ impl World {
     }
 
     /// None: a crash ended it.
-    fn one_life(&mut self, plan: &Plan, damaged: bool) -> Result<Option<Ended>, Broken> {
+    fn one_life(&mut self, plan: &Plan, damage: Option<&Damage>) -> Result<Option<Ended>, Broken> {
         self.tally.add("lives", 1);
         let mut plan = plan.clone();
-        plan.allowed.damage = damaged;
+        plan.harmed = damage.and_then(|damage| damage.harms);
         let io = self.sim.restart();
         let rng = &mut self.rng;
         let mut faults = Faults::default();
@@ -201,7 +191,7 @@ impl World {
             faults.slow = 0.02;
             faults.slow_max = Duration::from_millis(20);
         }
-        if !damaged {
+        if damage.is_none() {
             let often = rng.between(1, 30) as f64 / 1000.0;
             match rng.below(16) {
                 0 | 1 => faults.short_write = 0.3,
@@ -233,14 +223,7 @@ impl World {
         self.tell(|| format!("lives with {plan:?}, {faults:?}"));
         self.sim.faults(faults);
         let rng = &mut self.rng;
-        let cuts = [
-            PowerCut::Random,
-            PowerCut::Random,
-            PowerCut::LoseAll,
-            PowerCut::KeepAll,
-            PowerCut::TearLast,
-        ];
-        let cut = cuts[rng.index(cuts.len())];
+        let cut = any_cut(rng);
         match rng.below(6) {
             0..=2 => {
                 let when = if rng.coin() {
@@ -313,138 +296,6 @@ impl World {
                 let committed = self.sim.read_committed(&path).map(|bytes| bytes.len());
                 println!("  {path}: {len} bytes, {committed:?} committed");
             }
-        }
-    }
-
-    // -- bits that flip at rest
-
-    /// Flips a bit of a file whose bytes are known to be committed. None: of no such file.
-    fn flip_a_bit(&mut self) -> Option<Damage> {
-        if self.rng.below(3) == 0
-            && let Some(damage) = self.flip_a_bit_of_a_journal()
-        {
-            return Some(damage);
-        }
-        let topic = self.topics[self.rng.index(self.topics.len())].name;
-        let dir = format!("{DATA}/{topic}-0");
-        let mut names = self.sim.list(&dir);
-        // Kafka's text has no checksum: a wrong epoch is told once a batch contradicts it,
-        // which may be some lives later.
-        names.retain(|name| name != "leader-epoch-checkpoint");
-        if names.is_empty() {
-            return None;
-        }
-        let name = &names[self.rng.index(names.len())];
-        let path = format!("{dir}/{name}");
-        let before = self.sim.read_stable(&path)?;
-        if name.ends_with(".log") && self.journals().iter().any(|j| !j.groups.is_empty()) {
-            // The replay that comes may write the block anew, with or without the flipped bit,
-            // and be cut short at it: what is then to be put back, nobody here can tell.
-            return None;
-        }
-        let upto = match parse_file_name(name, "log") {
-            Some(base) => self.committed(&dir, base, before.len() as u64)?,
-            None => before.len() as u64,
-        };
-        if upto == 0 {
-            return None;
-        }
-        let (byte, bit) = (self.rng.below(upto), self.rng.below(8) as u8);
-        self.sim.flip(&path, byte, bit);
-        self.tally.add("bits flipped", 1);
-        self.tell(|| format!("bit {bit} of byte {byte} of {path} is flipped"));
-        Some(Damage {
-            path,
-            before,
-            byte,
-            bit,
-        })
-    }
-
-    /// A header, or a group that has another one behind it: those were synced.
-    fn flip_a_bit_of_a_journal(&mut self) -> Option<Damage> {
-        let journals = self.journals();
-        let newest = journals.iter().map(|j| j.generation).max()?;
-        let journal = &journals[self.rng.index(journals.len())];
-        let mut groups = journal.groups.clone();
-        if journal.generation == newest {
-            groups.pop();
-        }
-        // The header's first sector, as far as it is used.
-        groups.push(0..44);
-        let range = groups[self.rng.index(groups.len())].clone();
-        let byte = self.rng.between(range.start as u64, range.end as u64 - 1);
-        let bit = self.rng.below(8) as u8;
-        let path = journal.path.clone();
-        let before = self.sim.read_stable(&path)?;
-        self.sim.flip(&path, byte, bit);
-        self.tally.add("bits of journals flipped", 1);
-        self.tell(|| format!("bit {bit} of byte {byte} of {path} is flipped"));
-        Some(Damage {
-            path,
-            before,
-            byte,
-            bit,
-        })
-    }
-
-    /// The journal files whose groups count.
-    fn journals(&self) -> Vec<JournalLeft> {
-        let dir = format!("{DATA}/{}", layout::FOLDER);
-        let names = self.sim.list(&dir).into_iter();
-        let left = names.filter_map(|name| {
-            let path = format!("{dir}/{name}");
-            let bytes = self.sim.read_stable(&path)?;
-            let block = bytes.get(..BLOCK)?;
-            let header = Header::decode(block).ok()??;
-            let (mut at, mut groups) = (BLOCK, Vec::new());
-            while let (Found::Whole(group), _) = decode_group(&bytes, at, header.generation) {
-                groups.push(at..at + group.len);
-                at += layout::group_room(group.len);
-            }
-            header.used.then_some(JournalLeft {
-                path,
-                generation: header.generation,
-                groups,
-            })
-        });
-        left.collect()
-    }
-
-    /// How many of a segment's bytes the mark protects, or that it has a successor.
-    fn committed(&self, dir: &str, base: klamm_engine::units::Offset, len: u64) -> Option<u64> {
-        let names = self.sim.list(dir);
-        let sealed = names
-            .iter()
-            .filter_map(|n| parse_file_name(n, "log"))
-            .any(|other| other > base);
-        if sealed {
-            return Some(len);
-        }
-        let block = self.sim.read_stable(format!("{dir}/{}", mark::FILE_NAME))?;
-        let mark = Mark::decode(&block)?;
-        (mark.segment == base).then_some(mark.pos.0.min(len))
-    }
-
-    /// Puts the bit back where it still is; what was written anew since is sound.
-    fn undo(&mut self, damage: &Damage) {
-        let Some(now) = self.sim.read_stable(&damage.path) else {
-            return;
-        };
-        let byte = damage.byte as usize;
-        let mut flipped = damage.before.clone();
-        flipped[byte] ^= 1 << damage.bit;
-        let still = now.get(byte) == Some(&flipped[byte]);
-        let same = if damage.path.ends_with(".log") {
-            still
-        } else if damage.path.ends_with(layout::EXTENSION) {
-            // Each new use of the file has another header.
-            still && now.get(..BLOCK) == flipped.get(..BLOCK)
-        } else {
-            now == flipped
-        };
-        if same {
-            self.sim.flip(&damage.path, damage.byte, damage.bit);
         }
     }
 }

@@ -775,9 +775,18 @@ impl Disk {
         self.commit_all(self.newest());
     }
 
-    /// Flips one bit where it lies and in what is read.
+    /// Flips one bit where it lies, in what is read, and in what no sync has brought down
+    /// yet: else a sync would put it right under the eyes of who still reads it flipped.
     pub fn flip(&mut self, ino: Ino, byte: u64, bit: u8) {
         let file = self.file_mut(ino);
+        for (_, change) in &mut file.changes {
+            if let Change::Write(pieces) = change {
+                let here = pieces.iter_mut().filter(|p| p.page == byte / BLOCK_U64);
+                here.for_each(|p| {
+                    Rc::make_mut(&mut p.data)[(byte % BLOCK_U64) as usize] ^= 1 << bit;
+                });
+            }
+        }
         if byte < file.committed.len {
             file.committed.flip(byte, bit);
         }

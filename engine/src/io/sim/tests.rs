@@ -411,6 +411,29 @@ fn short_writes_and_flipped_bits_happen_where_they_are_asked_for() {
     assert_ne!(sim.read_committed(FILE).unwrap(), after);
 }
 
+/// What reads see and what a sync leaves on the disk are one file, damaged or not.
+#[test]
+fn a_flipped_bit_outlives_the_sync_of_what_was_written_before() {
+    let sim = Sim::from_seed(10);
+    let io = sim.io();
+    sim.run(async {
+        let file = committed_file(&io, 1).await;
+        file.write_at(filled(&io, 2, 1), 0).await.unwrap();
+    });
+    sim.kill();
+    sim.flip_bit(FILE, 77);
+    let io = sim.restart();
+    sim.run(async {
+        let file = io.open(Path::new(FILE), Open::Existing).await.unwrap();
+        assert_eq!(file.read_at(0, BLOCK).await.unwrap()[77], 3);
+        file.fdatasync().await.unwrap();
+    });
+    sim.power_cut();
+    assert_eq!(sim.read_stable(FILE).unwrap()[77], 3, "it is still flipped");
+    sim.flip_bit(FILE, 77);
+    assert_eq!(sim.read_stable(FILE).unwrap(), [2; BLOCK]);
+}
+
 #[test]
 #[should_panic(expected = "not of whole blocks")]
 fn a_write_that_is_not_aligned_is_a_mistake_of_ours() {

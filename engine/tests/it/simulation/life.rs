@@ -34,6 +34,14 @@ pub struct Allowed {
     pub holes: bool,
 }
 
+/// Whom a flipped bit may harm; nobody else is to notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    Topic(&'static str),
+    /// The start as a whole.
+    Start,
+}
+
 /// What is to be done in one life.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -44,6 +52,8 @@ pub struct Plan {
     pub upkeep: bool,
     pub checkpoints: bool,
     pub allowed: Allowed,
+    /// Whom a flipped bit may harm.
+    pub harmed: Option<Harm>,
     /// The journal of which shard, if there is one, and of how many.
     pub journal: Option<(ShardId, JournalConfig)>,
     pub shards: usize,
@@ -74,7 +84,7 @@ pub async fn live(
     let data = PathBuf::from(klamm_engine::io::sim::DATA);
     let store = Store::new(io.clone(), data, plan.clean, plan.tail_bytes);
     if let Err(offline) = open_journal(&io, &store, plan).await {
-        plan.allowed.check(&offline)?;
+        plan.allowed_of(None).check(&offline)?;
         return Ok(Ended::Running);
     }
     let mut opened = Vec::new();
@@ -90,16 +100,17 @@ pub async fn live(
         })
     });
     for (entry, topic) in join_all(opening).await.into_iter().zip(topics) {
+        let allowed = plan.allowed_of(Some(topic.name));
         match entry {
             Entry::Online(log) => opened.push(Client {
                 log,
                 ledger: topic.ledger.clone(),
                 io: io.clone(),
-                allowed: plan.allowed,
+                allowed,
                 numbers: numbers.clone(),
                 config: topic.config.clone(),
             }),
-            Entry::Offline(offline) => plan.allowed.check(&offline)?,
+            Entry::Offline(offline) => allowed.check(&offline)?,
         }
     }
     for client in &opened {
@@ -149,7 +160,12 @@ pub async fn live(
             Ok(Ended::Closed)
         }
         Err(offline) => {
-            plan.allowed.check(&offline)?;
+            let damage = plan.harmed.is_some();
+            let allowed = Allowed {
+                damage,
+                ..plan.allowed
+            };
+            allowed.check(&offline)?;
             Ok(Ended::Running)
         }
     }
@@ -166,6 +182,21 @@ async fn open_journal(
     match plan.journal {
         Some((shard, config)) => store.use_journal(shard, config).await,
         None => Ok(()),
+    }
+}
+
+impl Plan {
+    /// What may go wrong with a topic, or with what is of none.
+    fn allowed_of(&self, topic: Option<&'static str>) -> Allowed {
+        let damage = match self.harmed {
+            None => false,
+            Some(Harm::Start) => true,
+            Some(Harm::Topic(harmed)) => topic == Some(harmed),
+        };
+        Allowed {
+            damage,
+            ..self.allowed
+        }
     }
 }
 
