@@ -53,6 +53,7 @@ use crate::segment::LogPosition;
 use crate::signal::Signal;
 use crate::tail::Chunk;
 use crate::units::{Nanos, Offset, ShardId};
+use futures_channel::oneshot;
 use futures_util::future::join;
 use layout::{
     FOLDER, GROUP_HEAD_BYTES, Header, Place, encode_group, entry_bytes, file_name, group_room,
@@ -106,7 +107,7 @@ pub struct Journal<I: Io> {
     shard: ShardId,
     config: JournalConfig,
     state: RefCell<State<I>>,
-    /// Wakes when a group is done, when a file was settled, when the journal failed.
+    /// Wakes when nothing waits any more, when a file was settled, when the journal failed.
     progress: Rc<Signal>,
     failed: RefCell<Option<Offline>>,
     told_no_room: Cell<bool>,
@@ -157,7 +158,7 @@ struct Waiting<I: Io> {
     place: Place,
     bytes: usize,
     chunks: Vec<Rc<Chunk<I>>>,
-    fate: Rc<Cell<Option<Taken>>>,
+    tell: oneshot::Sender<Taken>,
 }
 
 /// What became of a round that was given to the journal.
@@ -259,7 +260,8 @@ impl<I: Io> Journal<I> {
         chunks: Vec<Rc<Chunk<I>>>,
     ) -> impl Future<Output = Result<Taken, Offline>> + 'static {
         assert!(from.segment == to.segment && from.pos < to.pos && from.offset < to.offset);
-        let fate = Rc::new(Cell::new(None));
+        // A channel each: of a thousand rounds that wait only those of a group are woken.
+        let (tell, told) = oneshot::channel();
         if self.failed.borrow().is_none() {
             let mut state = self.state.borrow_mut();
             state.gathered.push_back(Waiting {
@@ -274,7 +276,7 @@ impl<I: Io> Journal<I> {
                 },
                 bytes: (to.pos.0 - from.pos.0) as usize,
                 chunks,
-                fate: fate.clone(),
+                tell,
             });
             if !state.flushing {
                 state.flushing = true;
@@ -282,12 +284,12 @@ impl<I: Io> Journal<I> {
             }
         }
         let this = self.clone();
-        self.progress.until(move || {
-            if let Some(taken) = fate.get() {
-                return Some(Ok(taken));
-            }
-            this.failed.borrow().clone().map(Err)
-        })
+        async move {
+            told.await.map_err(|_| {
+                let failed = this.failed.borrow().clone();
+                failed.expect("a round that is let go of without a word was not committed")
+            })
+        }
     }
 
     async fn flush_loop(self: Rc<Self>) {
@@ -302,17 +304,24 @@ impl<I: Io> Journal<I> {
                 break;
             }
             match self.write(&group).await {
-                Ok(taken) => group.iter().for_each(|w| w.fate.set(Some(taken))),
+                // Who does not listen any more was closed.
+                Ok(taken) => group.into_iter().for_each(|w| {
+                    let _ = w.tell.send(taken);
+                }),
                 Err(offline) => {
                     log::error!(
                         "{offline}; the shard acknowledges no small round until the broker is restarted"
                     );
-                    self.state.borrow_mut().flushing = false;
                     self.failed.borrow_mut().get_or_insert(offline);
+                    let gathered = {
+                        let mut state = self.state.borrow_mut();
+                        state.flushing = false;
+                        std::mem::take(&mut state.gathered)
+                    };
+                    drop((group, gathered));
                     break;
                 }
             }
-            self.progress.wake();
         }
         self.progress.wake();
     }

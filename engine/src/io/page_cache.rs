@@ -31,8 +31,8 @@ static PAGE: LazyLock<u64> = LazyLock::new(|| {
 
 /// How far apart [`CachedFile::load`] touches the file. A page that is touched brings
 /// those around it: the kernel reads ahead of a reader that goes forward, 128 KiB as
-/// shipped, and begins the next such piece when its mark in the one before is touched.
-/// Longer steps miss the marks, and then the disk idles between pieces.
+/// shipped and twice that here, and begins the next such piece when its mark in the one
+/// before is touched. Longer steps miss the marks, and then the disk idles between pieces.
 const TOUCH_EVERY: u64 = 16 << 10;
 
 /// A file that is read through the page cache.
@@ -49,6 +49,12 @@ struct Opened {
 impl CachedFile {
     /// `file` is open for reading, without O_DIRECT; `path` is what people know it by.
     pub fn new(file: fs::File, path: PathBuf) -> CachedFile {
+        // Twice the kernel's read-ahead, which takes its pages in larger pieces, too. Only a
+        // hint: where it is not taken, reads are slower and as right.
+        // SAFETY: the descriptor is open; posix_fadvise takes no memory.
+        unsafe {
+            libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_SEQUENTIAL);
+        }
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
         CachedFile(Arc::new(Opened { number, file, path }))
