@@ -42,6 +42,7 @@ pub mod layout;
 mod member;
 mod replay;
 mod settling;
+mod zeros;
 
 pub use backlog::Backlog;
 pub use member::Member;
@@ -64,6 +65,7 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use zeros::Ready;
 
 /// Files in turn: one is written while the other is settled.
 const FILES: usize = 2;
@@ -78,7 +80,8 @@ pub struct JournalConfig {
     /// the start after a crash.
     pub file_bytes: u64,
     /// A file grows by so much, zeros, until it is of full size: afterwards no commit
-    /// changes the file system's own books.
+    /// changes the file system's own books. Zeros are written ahead of the groups, as much
+    /// again as there are (zeros.rs); where groups come faster, beside them.
     pub grow_bytes: u64,
     /// Larger rounds sync for themselves: written twice, they would cost more than a sync.
     pub entry_bytes_max: usize,
@@ -133,8 +136,8 @@ struct State<I: Io> {
 struct JournalFile<I: Io> {
     path: PathBuf,
     file: Rc<I::File>,
-    /// Up to here every byte was written once.
-    written: u64,
+    /// How much of it was written before.
+    ready: Rc<Ready>,
     /// Its header says that its groups count.
     used: bool,
 }
@@ -213,7 +216,7 @@ impl<I: Io> Journal<I> {
             free.push(JournalFile {
                 path,
                 file,
-                written: len / BLOCK as u64 * BLOCK as u64,
+                ready: Ready::new(len / BLOCK as u64 * BLOCK as u64),
                 used: false,
             });
         }
@@ -353,7 +356,7 @@ impl<I: Io> Journal<I> {
                 current.generation,
                 current.end,
                 current.groups,
-                current.file.written,
+                current.file.ready.written.get(),
             )
         };
         let mut buf = self.io.alloc(blocks);
@@ -386,7 +389,7 @@ impl<I: Io> Journal<I> {
         current.end = behind;
         current.groups += 1;
         if behind > written {
-            current.file.written = grown;
+            current.file.ready.written.set(grown);
         }
         for waiting in group {
             let known = current
@@ -395,6 +398,8 @@ impl<I: Io> Journal<I> {
                 .or_insert_with(|| (waiting.member.clone(), waiting.place.to));
             known.1 = known.1.max(waiting.place.to);
         }
+        drop(state);
+        self.zero_ahead();
         Ok(Taken::Synced {
             written: written_at,
         })
@@ -405,27 +410,37 @@ impl<I: Io> Journal<I> {
         loop {
             let grow = {
                 let state = self.state.borrow();
-                match &state.current {
-                    Some(current) if current.end + bytes <= current.limit => {
+                let current = state.current.as_ref();
+                current
+                    .filter(|current| current.end + bytes <= current.limit)
+                    .map(|current| {
+                        let file = &current.file;
                         let end = current.end + bytes;
-                        if end <= current.file.written {
-                            return Ok(true);
-                        }
-                        let want = end
-                            .next_multiple_of(self.config.grow_bytes)
-                            .min(self.config.file_bytes)
-                            .max(end);
-                        Some((current.file.file.clone(), current.file.path.clone(), want))
-                    }
-                    _ => None,
-                }
+                        (
+                            file.file.clone(),
+                            file.path.clone(),
+                            file.ready.clone(),
+                            end,
+                        )
+                    })
             };
-            let Some((file, path, want)) = grow else {
+            let Some((file, path, ready, end)) = grow else {
                 if !self.next_file(bytes).await? {
                     return Ok(false);
                 }
                 continue;
             };
+            if end <= ready.written.get() {
+                return Ok(true);
+            }
+            if ready.zeroing.get() {
+                self.until_zeroed(&ready).await;
+                continue;
+            }
+            let want = end
+                .next_multiple_of(self.config.grow_bytes)
+                .min(self.config.file_bytes)
+                .max(end);
             match file.allocate(want).await {
                 Ok(()) => return Ok(true),
                 // A file system without fallocate: the file grows by its writes.
@@ -437,7 +452,7 @@ impl<I: Io> Journal<I> {
                         return Ok(false);
                     }
                     // What it has must do.
-                    current.limit = current.file.written;
+                    current.limit = current.file.ready.written.get();
                 }
                 Err(e) => return Err(Offline::failed("reserve room in", path, e)),
             }
@@ -492,7 +507,7 @@ impl<I: Io> Journal<I> {
     /// written: else a crash could leave the header of the old use, and groups of that one
     /// written over. False: the disk is full.
     async fn begin_use(&self, mut file: JournalFile<I>, bytes: u64) -> Result<bool, Offline> {
-        if file.written == 0 {
+        if file.ready.written.get() == 0 {
             match file.file.allocate(BLOCK as u64).await {
                 Ok(()) => {}
                 Err(e) if e.kind() == ErrorKind::Unsupported => {}
@@ -514,7 +529,9 @@ impl<I: Io> Journal<I> {
         };
         replay::write_header(&self.io, &file.file, &file.path, header).await?;
         file.used = true;
-        file.written = file.written.max(BLOCK as u64);
+        file.ready
+            .written
+            .set(file.ready.written.get().max(BLOCK as u64));
         let limit = self.config.file_bytes.max(BLOCK as u64 + bytes);
         self.state.borrow_mut().current = Some(Used {
             file,
@@ -545,7 +562,7 @@ impl<I: Io> Journal<I> {
         state.free.push(JournalFile {
             path,
             file: Rc::new(file),
-            written: 0,
+            ready: Ready::new(0),
             used: false,
         });
         Ok(())
@@ -559,6 +576,7 @@ impl<I: Io> Journal<I> {
         let this = self.clone();
         self.io.spawn(async move {
             let all_from = this.config.sync_all_from;
+            this.until_zeroed(&full.file.ready).await;
             settling::settle(&this.io, &full.file.file, &this.dir, members, all_from).await;
             this.settled(full);
         });
@@ -589,7 +607,11 @@ impl<I: Io> Journal<I> {
         self.progress
             .until(|| {
                 let state = self.state.borrow();
-                (!state.flushing && state.settling == 0).then_some(())
+                let zeroing = state
+                    .current
+                    .as_ref()
+                    .is_some_and(|c| c.file.ready.zeroing.get());
+                (!state.flushing && state.settling == 0 && !zeroing).then_some(())
             })
             .await;
         let retired: Vec<(Rc<I::File>, PathBuf, u64)> = {

@@ -22,8 +22,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A partition with so much is placed at once: more would not make a larger write.
-const PLACED_AT_ONCE_BYTES: usize = 1 << 20;
+/// A partition with so much is placed at once: larger writes gain little, and keep those of
+/// the journal waiting.
+const PLACED_AT_ONCE_BYTES: usize = 256 << 10;
 
 /// A partition is placed after this time, however little it has: then its file says what its
 /// log says, to who looks at it from outside, and memory is let go of.
