@@ -79,6 +79,13 @@ pub trait Io: Clone + 'static {
     /// of what was unsynced, and each later call on this shard fails too.
     fn sync_all(&self, path: &Path) -> impl Future<Output = Result<()>>;
 
+    /// A number of its own for each file system: the one that `path` is on, which is what
+    /// [`Io::sync_all`] of it commits.
+    fn device(&self, path: &Path) -> impl Future<Output = Result<u64>> {
+        let _ = path;
+        std::future::ready(Ok(0))
+    }
+
     /// The names in a folder, sorted; `NotFound` where there is no such folder.
     fn read_dir(&self, path: &Path) -> impl Future<Output = Result<Vec<Entry>>>;
 

@@ -163,6 +163,11 @@ impl Io for GlommioIo {
         GlommioBuf(ManuallyDrop::new(buf))
     }
 
+    async fn device(&self, path: &Path) -> Result<u64> {
+        self.on_path(path, |path| Ok(fs::metadata(path)?.dev()))
+            .await
+    }
+
     async fn open(&self, path: &Path, mode: Open) -> Result<GlommioFile> {
         let held = self
             .on_path(path, move |path| Held::open(path, mode))

@@ -6,7 +6,7 @@ use klamm_engine::error::Offline;
 use klamm_engine::io::Io;
 use klamm_engine::io::sim::{OpKind, Sim, SimIo};
 use klamm_engine::journal::layout::Header;
-use klamm_engine::journal::{self, JournalConfig};
+use klamm_engine::journal::{self, JournalConfig, ReplayConfig};
 use klamm_engine::partition::Partition;
 use klamm_engine::store::{Entry, PartitionSpec, Store};
 use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
@@ -25,8 +25,16 @@ fn small() -> JournalConfig {
     }
 }
 
+fn one_by_one(clean: bool) -> ReplayConfig {
+    ReplayConfig {
+        clean,
+        sync_all_from: usize::MAX,
+    }
+}
+
 async fn start(io: &SimIo, config: JournalConfig) -> Result<Rc<Store<SimIo>>, Offline> {
-    journal::replay(io, Path::new(DATA), 1).await?;
+    let committed = journal::replay(io, Path::new(DATA), 1, one_by_one(false)).await?;
+    assert_eq!(committed, None);
     let store = Store::new(io.clone(), PathBuf::from(DATA), false, 64 << 10);
     store.use_journal(ShardId(0), config).await?;
     Ok(store)
@@ -230,7 +238,8 @@ fn a_stop_in_order_leaves_nothing_to_replay() {
     }
     let io = sim.restart();
     let before = sim.sync_points();
-    sim.run(journal::replay(&io, Path::new(DATA), 1)).unwrap();
+    sim.run(journal::replay(&io, Path::new(DATA), 1, one_by_one(true)))
+        .unwrap();
     assert_eq!(sim.sync_points(), before, "nothing was written");
 }
 
