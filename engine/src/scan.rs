@@ -16,6 +16,9 @@ use std::rc::Rc;
 /// Bytes fetched at a time: large enough for the disk's full rate.
 const WINDOW_BYTES: usize = 1 << 20;
 
+/// Bytes fetched at first: most often all that there is to walk, behind a checkpoint.
+const FIRST_BYTES: usize = 128 << 10;
+
 /// So little is read again sooner than it is copied to the front of what is read next.
 const AGAIN_BYTES_MAX: usize = 64 << 10;
 
@@ -43,6 +46,8 @@ pub struct Window<F: File> {
     start: u64,
     bytes: Bytes<F>,
     step: usize,
+    /// A step is twice the one before it, up to this.
+    step_max: usize,
 }
 
 enum Bytes<F: File> {
@@ -71,12 +76,15 @@ impl<F: File> Window<F> {
             start: 0,
             bytes: Bytes::Own(Vec::new()),
             step,
+            step_max: step,
         }
     }
 
     /// One for [`walk`].
     pub fn to_walk(file: &Rc<F>, path: &Path, reach: Reach) -> Window<F> {
-        Window::new(file.clone(), path, reach, WINDOW_BYTES)
+        let mut window = Window::new(file.clone(), path, reach, FIRST_BYTES);
+        window.step_max = WINDOW_BYTES;
+        window
     }
 
     /// `n` bytes from `pos`, fewer where the file ends.
@@ -125,12 +133,19 @@ impl<F: File> Window<F> {
             }
         };
         self.start = pos;
+        self.step = (self.step * 2).min(self.step_max);
         Ok(())
     }
 
     /// Whether there is nothing but zeros from `pos` on, as far as is known without reading.
     fn is_room(&self, pos: u64) -> bool {
-        pos >= self.reach.data_end
+        self.data_left(pos) == 0
+    }
+
+    /// How many bytes from `pos` on are not known to be zeros.
+    fn data_left(&self, pos: u64) -> usize {
+        let left = self.reach.data_end.saturating_sub(pos);
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 }
 
@@ -216,7 +231,9 @@ pub async fn walk<F: File>(
     let mut only_zeros = true;
     let mut at = pos;
     while fault.is_some() && only_zeros && at < len && !window.is_room(at) {
-        let bytes = window.get(at, WINDOW_BYTES).await?;
+        let bytes = window
+            .get(at, window.data_left(at).min(WINDOW_BYTES))
+            .await?;
         if bytes.is_empty() {
             break;
         }
@@ -250,7 +267,9 @@ pub async fn valid_behind<F: File>(
     let mut pos = from.0;
     // Zeros are no header.
     while pos + HEADER_LEN as u64 <= len && !window.is_room(pos) {
-        let bytes = window.get(pos, WINDOW_BYTES).await?;
+        // A header may end in the room.
+        let n = window.data_left(pos).saturating_add(HEADER_LEN);
+        let bytes = window.get(pos, n.min(WINDOW_BYTES)).await?;
         if bytes.len() < HEADER_LEN {
             break;
         }
