@@ -642,12 +642,19 @@ impl<I: Io> Appender<I> {
     }
 
     /// Marks a log that was just opened as committed to its end, which recovery has seen
-    /// to. Damage is no torn tail from here on.
-    pub async fn mark_opened(&self) -> Result<(), Offline> {
-        let mark = self.mark_of(self.committed());
-        if self.marker.synced() != Some(mark) {
-            self.marker.commit(mark).await?;
+    /// to. Damage is no torn tail from here on; where the mark that was found is a synced one
+    /// and not far behind, from a second later on, as of any log that falls idle.
+    pub async fn mark_opened(self: &Rc<Self>) -> Result<(), Offline> {
+        let committed = self.committed();
+        let mark = self.mark_of(committed);
+        if self.marker.synced() == Some(mark) {
+            return Ok(());
         }
+        if self.marker.is_due(committed.segment, committed.pos) {
+            return self.marker.commit(mark).await;
+        }
+        self.marker.note(mark).await?;
+        self.plan_idle_sync();
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::batch::{BatchHeader, HEADER_LEN};
 use crate::error::Offline;
 use crate::index::{OffsetIndex, SegmentBounds, TimeIndex};
 use crate::io::{File, Io};
-use crate::scan::{Stretch, Window, walk};
+use crate::scan::{Reach, Stretch, Window, walk};
 use crate::segment::{Indexes, Segment, file_name};
 use crate::units::{BytePos, Offset, TimestampMs};
 use std::path::Path;
@@ -31,15 +31,26 @@ pub async fn read<I: Io>(
     let (Ok(offsets), Ok(times)) = (read("index").await, read("timeindex").await) else {
         return Ok(None);
     };
+    sound(dir, file, bounds, [&offsets, &times]).await
+}
+
+/// The indexes that two files' bytes are, if they are sound.
+pub async fn sound<F: File>(
+    dir: &Path,
+    file: &Rc<F>,
+    bounds: SegmentBounds,
+    [offsets, times]: [&[u8]; 2],
+) -> Result<Option<Indexes>, Offline> {
     let (Ok(offsets), Ok(times)) = (
-        OffsetIndex::decode(&offsets, bounds),
-        TimeIndex::decode(&times, bounds),
+        OffsetIndex::decode(offsets, bounds),
+        TimeIndex::decode(times, bounds),
     ) else {
         return Ok(None);
     };
     let indexes = Indexes { offsets, times };
-    let path = dir.join(file_name(base, "log"));
-    let mut window = Window::new(file.clone(), &path, bounds.end.0, LOOK_BYTES);
+    let path = dir.join(file_name(bounds.base_offset, "log"));
+    let reach = Reach::of(bounds.end.0);
+    let mut window = Window::new(file.clone(), &path, reach, LOOK_BYTES);
     Ok(fits(&indexes, bounds, &mut window)
         .await?
         .then_some(indexes))
@@ -103,7 +114,8 @@ pub async fn rebuild<I: Io>(
         next: bounds.base_offset,
         below: Some(bounds.next_offset),
     };
-    let end = walk(file, &segment.path, bounds.end.0, stretch, |header, _| {
+    let mut window = Window::to_walk(file, &segment.path, Reach::of(bounds.end.0));
+    let end = walk(&mut window, bounds.end.0, stretch, |header, _| {
         segment.extend(header, index_interval_bytes, now);
     })
     .await?;

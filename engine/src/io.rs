@@ -35,6 +35,7 @@ mod contract;
 
 use crate::units::{Nanos, TimestampMs};
 use page_cache::CachedFile;
+use std::collections::HashMap;
 use std::future::Future;
 use std::io::Result;
 use std::ops::{Deref, Range};
@@ -78,8 +79,27 @@ pub trait Io: Clone + 'static {
     /// of what was unsynced, and each later call on this shard fails too.
     fn sync_all(&self, path: &Path) -> impl Future<Output = Result<()>>;
 
+    /// A number of its own for each file system: the one that `path` is on, which is what
+    /// [`Io::sync_all`] of it commits.
+    fn device(&self, path: &Path) -> impl Future<Output = Result<u64>> {
+        let _ = path;
+        std::future::ready(Ok(0))
+    }
+
     /// The names in a folder, sorted; `NotFound` where there is no such folder.
     fn read_dir(&self, path: &Path) -> impl Future<Output = Result<Vec<Entry>>>;
+
+    /// Looks into a folder, and reads and opens in it what `want` chooses by the names: as
+    /// `read_dir`, `read_file` and `open` do, each for itself and with its own error, but in
+    /// one go where that spares the calls. Writes that a killed process had under way in a
+    /// file which is opened here are over.
+    fn open_dir(
+        &self,
+        path: &Path,
+        want: impl FnOnce(&[Entry]) -> Vec<(String, Want)> + Send + 'static,
+    ) -> impl Future<Output = Result<OpenedDir<Self::File>>> {
+        open_dir_step_by_step(self, path, want)
+    }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = Result<()>>;
 
@@ -87,6 +107,15 @@ pub trait Io: Clone + 'static {
 
     /// Removes a folder and all that is in it.
     fn remove_dir_all(&self, path: &Path) -> impl Future<Output = Result<()>>;
+
+    /// Puts a small file in place whole, without any sync. After a kill there is the old one
+    /// or the new one; after a power cut there may be any damage: for what is under a
+    /// checksum, and can be done without.
+    fn replace_file_unsynced(
+        &self,
+        path: &Path,
+        bytes: Vec<u8>,
+    ) -> impl Future<Output = Result<()>>;
 
     /// A small file whole (checkpoints, indexes, snapshots: not segments).
     fn read_file(&self, path: &Path) -> impl Future<Output = Result<Vec<u8>>>;
@@ -151,6 +180,12 @@ pub trait File: 'static {
 
     fn len(&self) -> impl Future<Output = Result<u64>>;
 
+    /// From here to the file's end it reads as zeros, as far as the file system knows without
+    /// reading: where it says nothing, that is the end. Never beyond it.
+    fn data_end(&self) -> impl Future<Output = Result<u64>> {
+        self.len()
+    }
+
     /// A number of its own for each file system: what [`Io::sync_all`] of one commits.
     fn device(&self) -> Result<u64> {
         Ok(0)
@@ -177,6 +212,73 @@ pub enum Open {
     Existing,
     /// The file must not be there.
     New,
+}
+
+/// What [`Io::open_dir`] is to bring of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// As [`Io::read_file`].
+    Bytes,
+    /// As [`Io::open`] of an existing file, and so many bytes of its front.
+    File { front: usize },
+}
+
+/// A folder as [`Io::open_dir`] found it.
+pub struct OpenedDir<F> {
+    pub entries: Vec<Entry>,
+    pub bytes: HashMap<String, Result<Vec<u8>>>,
+    pub files: HashMap<String, Result<OpenedFile<F>>>,
+}
+
+pub struct OpenedFile<F> {
+    pub file: F,
+    pub len: u64,
+    /// As [`File::data_end`].
+    pub data_end: u64,
+    /// Shorter than asked only where the file ends.
+    pub front: Vec<u8>,
+}
+
+async fn open_dir_step_by_step<I: Io>(
+    io: &I,
+    path: &Path,
+    want: impl FnOnce(&[Entry]) -> Vec<(String, Want)>,
+) -> Result<OpenedDir<I::File>> {
+    let entries = io.read_dir(path).await?;
+    let wanted = want(&entries);
+    let mut opened = OpenedDir {
+        entries,
+        bytes: HashMap::new(),
+        files: HashMap::new(),
+    };
+    for (name, want) in wanted {
+        let path = path.join(&name);
+        match want {
+            Want::Bytes => {
+                let bytes = io.read_file(&path).await;
+                opened.bytes.insert(name, bytes);
+            }
+            Want::File { front } => {
+                let file = async {
+                    let file = io.open(&path, Open::Existing).await?;
+                    let (len, data_end) = (file.len().await?, file.data_end().await?);
+                    let front = match front {
+                        0 => Vec::new(),
+                        front => file.read_at(0, front).await?.to_vec(),
+                    };
+                    Ok(OpenedFile {
+                        file,
+                        len,
+                        data_end,
+                        front,
+                    })
+                };
+                let file = file.await;
+                opened.files.insert(name, file);
+            }
+        }
+    }
+    Ok(opened)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,7 +46,7 @@ mod zeros;
 
 pub use backlog::Backlog;
 pub use member::Member;
-pub use replay::replay;
+pub use replay::{ReplayConfig, replay};
 
 use crate::error::Offline;
 use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
@@ -578,8 +578,24 @@ impl<I: Io> Journal<I> {
             let all_from = this.config.sync_all_from;
             this.until_zeroed(&full.file.ready).await;
             settling::settle(&this.io, &full.file.file, &this.dir, members, all_from).await;
+            let full = this.retire(full).await;
             this.settled(full);
         });
+    }
+
+    /// Says of a settled file at once that it does not count: the next start need not look
+    /// at what is in it.
+    async fn retire(&self, mut full: Used<I>) -> Used<I> {
+        if !full.is_settled() {
+            return full;
+        }
+        let JournalFile { file, path, .. } = &full.file;
+        match replay::retire(&self.io, file, path, full.generation).await {
+            Ok(()) => full.file.used = false,
+            // Its next use writes the header anew, and does not begin unless that is synced.
+            Err(offline) => log::warn!("{offline}; the next start may take longer"),
+        }
+        full
     }
 
     fn settled(&self, full: Used<I>) {

@@ -27,10 +27,10 @@ use crate::journal::{Journal, Member};
 use crate::producer::{Check, ProducerState, SequenceError};
 use crate::profile::{LogProfile, Round};
 use crate::reader::Hints;
-use crate::recovery::{self, EPOCHS_FILE_NAME};
+use crate::recovery::{self, Before, EPOCHS_FILE_NAME, Look};
 use crate::segment::{LogPosition, Segment, file_name};
 use crate::tail::{Tail, TailCache};
-use crate::units::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+use crate::units::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,6 +40,7 @@ use std::rc::Rc;
 use zerocopy::IntoBytes;
 
 pub struct Partition<I: Io> {
+    pub(crate) id: PartitionId,
     pub(crate) io: I,
     pub(crate) dir: PathBuf,
     pub(crate) config: Rc<RefCell<LogConfig>>,
@@ -74,22 +75,33 @@ pub struct OpenOptions {
     pub leader_epoch: LeaderEpoch,
 }
 
+/// Of a log that is no topic's.
+const ALONE: PartitionId = PartitionId {
+    topic: TopicId([0; 16]),
+    index: 0,
+};
+
 /// What a log shares with the others of its shard.
 pub struct Surroundings<I: Io> {
+    pub id: PartitionId,
     pub tail_cache: Rc<TailCache<I>>,
     /// Where rounds and syncs are reported.
     pub profile: LogProfile,
-    /// Where small rounds are synced, and under which name.
-    pub journal: Option<(Rc<Journal<I>>, PartitionId)>,
+    /// Where small rounds are synced.
+    pub journal: Option<Rc<Journal<I>>>,
+    /// See [`Before::committed`].
+    pub committed: Option<u64>,
 }
 
 impl<I: Io> Surroundings<I> {
     /// Of a log that is the only one: it syncs its own segments.
     pub fn alone(tail_cache: Rc<TailCache<I>>) -> Surroundings<I> {
         Surroundings {
+            id: ALONE,
             tail_cache,
             profile: LogProfile::default(),
             journal: None,
+            committed: None,
         }
     }
 }
@@ -166,18 +178,25 @@ impl<I: Io> Partition<I> {
         tail_cache: Rc<TailCache<I>>,
     ) -> Result<Rc<Partition<I>>, Offline> {
         let around = Surroundings::alone(tail_cache);
-        Partition::open_in(io, dir, config, options, around).await
+        let found = recovery::look(&io, &dir, options.clean).await?;
+        Partition::open_in(io, dir, config, options, around, found).await
     }
 
-    /// The same, as one of a shard's logs.
+    /// The same, as one of a shard's logs, whose folder was looked into.
     pub async fn open_in(
         io: I,
         dir: PathBuf,
         config: LogConfig,
         options: OpenOptions,
         around: Surroundings<I>,
+        found: Option<Look<I>>,
     ) -> Result<Rc<Partition<I>>, Offline> {
-        let mut opened = recovery::open(&io, &dir, &config, options.clean).await?;
+        let before = Before {
+            id: around.id,
+            clean: options.clean,
+            committed: around.committed,
+        };
+        let mut opened = recovery::open(&io, &dir, &config, before, found).await?;
         // A folder that was taken over may know later epochs than our coordinator does. Epochs
         // never fall along a log: followers and consumers cut by them.
         let latest = opened.epochs.latest().map(|e| e.epoch);
@@ -198,10 +217,10 @@ impl<I: Io> Partition<I> {
             marked: opened.marked,
             profile: around.profile,
         };
-        let journaled = around.journal.map(|(journal, id)| {
+        let journaled = around.journal.map(|journal| {
             let folder = dir.file_name().and_then(|name| name.to_str());
             let folder = folder.expect("a legal topic name and a number");
-            let member = Member::new(id, folder, resume.end.offset);
+            let member = Member::new(around.id, folder, resume.end.offset);
             Journaled { journal, member }
         });
         let appender = Appender::new(
@@ -215,6 +234,7 @@ impl<I: Io> Partition<I> {
         );
         appender.mark_opened().await?;
         Ok(Rc::new(Partition {
+            id: around.id,
             io,
             dir,
             config,
@@ -231,7 +251,7 @@ impl<I: Io> Partition<I> {
             high_watermark: Cell::new(opened.end),
             closing: Cell::new(false),
             closed: RefCell::default(),
-            checkpoints: checkpoint::Progress::default(),
+            checkpoints: checkpoint::Progress::from(opened.checkpointed),
             upkeep: Cell::new(false),
         }))
     }

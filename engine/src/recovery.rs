@@ -26,14 +26,16 @@ use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::index::SegmentBounds;
 use crate::index_files;
-use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
+use crate::io::{BLOCK, Buf, Entry, File, Io, Open, OpenedDir, OpenedFile, Want, write_whole};
 use crate::mark::{self, Mark};
 use crate::producer::ProducerState;
-use crate::scan::{Stretch, WalkEnd, valid_behind, walk};
+use crate::scan::{Reach, Stretch, WalkEnd, Window, valid_behind, walk};
 use crate::sealed_text;
 use crate::segment::{Indexes, LogPosition, Segment, file_name, parse_file_name};
-use crate::units::{BytePos, Offset, TimestampMs};
-use std::collections::BTreeMap;
+use crate::store::METADATA_FILE_NAME;
+use crate::units::{BytePos, Offset, PartitionId, TimestampMs};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -54,25 +56,95 @@ pub struct Opened<I: Io> {
     pub mark_file: Rc<I::File>,
     /// What the mark on disk says, and is synced; None: that is to be seen to.
     pub marked: Option<Mark>,
+    /// The end of a checkpoint that was believed.
+    pub checkpointed: Option<LogPosition>,
 }
 
-/// Opens or makes the log in `dir`. `clean` says that the broker stopped in order, so
-/// that a scan may be spared.
+/// What is known of a folder before it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    pub id: PartitionId,
+    /// The broker stopped in order, so that a scan may be spared.
+    pub clean: bool,
+    /// The file system of which everything that was found was synced as a whole, so that
+    /// only what is changed from here on needs a sync.
+    pub committed: Option<u64>,
+}
+
+/// A log's folder: what opening it needs of it.
+pub type Look<I> = OpenedDir<<I as Io>::File>;
+
+/// Looks into a log's folder. None where there is none.
+pub async fn look<I: Io>(io: &I, dir: &Path, clean: bool) -> Result<Option<Look<I>>, Offline> {
+    match io
+        .open_dir(dir, move |entries| wanted(entries, clean))
+        .await
+    {
+        Ok(look) => Ok(Some(look)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Offline::failed("list", dir, e)),
+    }
+}
+
+fn wanted(entries: &[Entry], clean: bool) -> Vec<(String, Want)> {
+    let small = [
+        METADATA_FILE_NAME,
+        LOG_START_FILE_NAME,
+        EPOCHS_FILE_NAME,
+        checkpoint::FILE_NAME,
+    ];
+    let mut wanted = Vec::new();
+    let files = || entries.iter().filter(|e| !e.is_dir);
+    for entry in files() {
+        if small.contains(&&entry.name[..]) {
+            wanted.push((entry.name.clone(), Want::Bytes));
+        } else if entry.name == mark::FILE_NAME {
+            wanted.push((entry.name.clone(), Want::File { front: BLOCK }));
+        }
+    }
+    let newest = |extension| {
+        let of = files().filter_map(|e| parse_file_name(&e.name, extension));
+        of.max()
+    };
+    if let Some(active) = newest("log") {
+        wanted.push((file_name(active, "log"), Want::File { front: 0 }));
+    }
+    if clean {
+        for extension in ["index", "timeindex", "snapshot"] {
+            let base = newest(extension);
+            wanted.extend(base.map(|base| (file_name(base, extension), Want::Bytes)));
+        }
+    }
+    wanted
+}
+
+/// Opens or makes the log in `dir`, of which `found` is what [`look`] has found.
 pub async fn open<I: Io>(
     io: &I,
     dir: &Path,
     config: &LogConfig,
-    clean: bool,
+    before: Before,
+    found: Option<Look<I>>,
 ) -> Result<Opened<I>, Offline> {
-    let found = match io.read_dir(dir).await {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => {
+    let found = match found {
+        Some(found) => found,
+        None => {
             make_folder(io, dir).await?;
-            Vec::new()
+            OpenedDir {
+                entries: Vec::new(),
+                bytes: HashMap::new(),
+                files: HashMap::new(),
+            }
         }
-        Err(e) => return Err(Offline::failed("list", dir, e)),
     };
+    // A folder may be a link to another file system.
+    let committed = before.committed.is_some_and(|device| {
+        let mark = found.files.get(mark::FILE_NAME);
+        let mark = mark.and_then(|mark| mark.as_ref().ok());
+        mark.is_some_and(|mark| mark.file.device().is_ok_and(|is| is == device))
+    });
     let names: Vec<String> = found
+        .entries
         .into_iter()
         .filter(|e| !e.is_dir)
         .map(|e| e.name)
@@ -81,8 +153,12 @@ pub async fn open<I: Io>(
         io,
         dir,
         config,
-        clean,
+        id: before.id,
+        clean: before.clean,
+        committed,
         names,
+        bytes: RefCell::new(found.bytes),
+        files: RefCell::new(found.files),
     }
     .run()
     .await
@@ -131,8 +207,14 @@ struct Recovery<'a, I: Io> {
     io: &'a I,
     dir: &'a Path,
     config: &'a LogConfig,
+    id: PartitionId,
     clean: bool,
+    /// What was found is synced.
+    committed: bool,
     names: Vec<String>,
+    /// What was read and opened at the first look, until it is asked for.
+    bytes: RefCell<HashMap<String, std::io::Result<Vec<u8>>>>,
+    files: RefCell<HashMap<String, std::io::Result<OpenedFile<I::File>>>>,
 }
 
 impl<I: Io> Recovery<'_, I> {
@@ -141,7 +223,7 @@ impl<I: Io> Recovery<'_, I> {
         let (mark_file, marked) = self.open_mark().await?;
         let checkpoint = self.read_checkpoint().await?;
         let mark = furthest(marked, checkpoint.as_ref());
-        if !self.clean {
+        if !self.clean && !self.committed {
             // Made by a process that was killed, the folder itself may not be committed.
             self.sync_parent().await?;
         }
@@ -167,22 +249,26 @@ impl<I: Io> Recovery<'_, I> {
             segments.insert(pair[0], self.open_sealed(pair[0], pair[1], mark).await?);
         }
         let mut epochs = self.read_epochs().await?;
-        let (mut segment, file, closed) = self.open_active(active, mark).await?;
+        let (mut segment, file, reach, closed) = self.open_active(active, mark).await?;
         let mut producers = None;
-        let file_len = self.len(&segment.path, &file).await?;
+        let mut checkpointed = None;
+        let file_len = reach.len;
+        // One for all that is read from here on: it lies side by side.
+        let mut window = Window::to_walk(&file, &segment.path, reach);
         let cut = if closed {
             None
         } else {
             let trusted = match checkpoint.filter(|c| c.end.segment == active) {
                 // The epochs of what is not scanned must be known without it.
                 Some(found) if mark.is_some() && !epochs.entries().is_empty() => {
-                    self.trusted(found, &segment, &file, file_len).await?
+                    self.trusted(found, &segment, &mut window, file_len).await?
                 }
                 _ => None,
             };
             let state = match trusted {
                 Some(found) => {
                     let state;
+                    checkpointed = Some(found.end);
                     (segment, state) = found.segment(self.dir, self.io.wall());
                     segment.set_file(file.clone());
                     state
@@ -193,14 +279,16 @@ impl<I: Io> Recovery<'_, I> {
             };
             let state = producers.insert(state);
             let end = self
-                .scan_active(&segment, &file, file_len, mark, state, &mut epochs)
+                .scan_active(&segment, &mut window, file_len, mark, state, &mut epochs)
                 .await?;
-            Some(self.judge(&segment, &file, file_len, end, mark).await?)
+            Some(self.judge(&segment, &file, reach, end, mark).await?)
         };
         segments.insert(active, segment.clone());
         let end = segment.end();
         let file_len = match cut {
             None => file_len,
+            // Room that was reserved is left as it is.
+            Some(0) if self.committed => file_len,
             Some(torn_bytes) => {
                 if torn_bytes > 0 {
                     log::warn!(
@@ -219,7 +307,7 @@ impl<I: Io> Recovery<'_, I> {
         };
         epochs.truncate_from_end(end.offset);
         self.remove_snapshots(&segments, end.offset).await?;
-        let head = self.read_head(&segment, &file, end.pos).await?;
+        let head = self.read_head(&segment, &mut window, end.pos).await?;
         let log_start = below.max(bases[0]).min(end.offset);
         Ok(Opened {
             segments,
@@ -231,8 +319,21 @@ impl<I: Io> Recovery<'_, I> {
             epochs,
             mark_file,
             // Of a process that was killed, nobody knows whether its last mark was synced.
-            marked: marked.filter(|_| self.clean),
+            marked: marked.filter(|_| self.clean || self.committed),
+            checkpointed,
         })
+    }
+
+    /// A small file, as the first look has it.
+    async fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>), Offline> {
+        let path = self.dir.join(name);
+        let has = self.bytes.borrow_mut().remove(name);
+        let bytes = match has {
+            Some(has) => has,
+            None => self.io.read_file(&path).await,
+        };
+        let bytes = bytes.map_err(|e| Offline::failed("read", &path, e))?;
+        Ok((path, bytes))
     }
 
     /// The checkpoint that was taken last, of whatever segment.
@@ -240,13 +341,11 @@ impl<I: Io> Recovery<'_, I> {
         if !self.names.iter().any(|n| n == checkpoint::FILE_NAME) {
             return Ok(None);
         }
-        let path = self.dir.join(checkpoint::FILE_NAME);
-        let bytes = self.io.read_file(&path).await;
-        let bytes = bytes.map_err(|e| Offline::failed("read", &path, e))?;
-        let found = Checkpoint::decode(&bytes);
+        let (path, bytes) = self.read(checkpoint::FILE_NAME).await?;
+        let found = Checkpoint::decode(&bytes).filter(|found| found.id == self.id);
         if found.is_none() {
             log::warn!(
-                "{}: damaged; the newest segment is scanned from its front",
+                "{}: not whole, or of another partition, as a power cut may leave it; the newest segment is scanned from its front",
                 path.display()
             );
         }
@@ -258,7 +357,7 @@ impl<I: Io> Recovery<'_, I> {
         &self,
         found: Checkpoint,
         segment: &Segment<I>,
-        file: &Rc<I::File>,
+        window: &mut Window<I::File>,
         file_len: u64,
     ) -> Result<Option<Checkpoint>, Offline> {
         let LogPosition { pos, offset, .. } = found.end;
@@ -276,7 +375,7 @@ impl<I: Io> Recovery<'_, I> {
             // The scan says from where on committed bytes are missing.
             return Ok(None);
         }
-        let end = walk(file, &segment.path, pos.0, stretch, |_, _| ()).await?;
+        let end = walk(window, pos.0, stretch, |_, _| ()).await?;
         let fits = end.fault.is_none() && end.pos == pos && end.next == offset;
         Ok(fits.then_some(found))
     }
@@ -344,6 +443,7 @@ impl<I: Io> Recovery<'_, I> {
             epochs: self.read_epochs().await?,
             mark_file,
             marked: None,
+            checkpointed: None,
         })
     }
 
@@ -362,15 +462,13 @@ impl<I: Io> Recovery<'_, I> {
     async fn open_mark(&self) -> Result<(Rc<I::File>, Option<Mark>), Offline> {
         let path = self.dir.join(mark::FILE_NAME);
         if self.names.iter().any(|n| n == mark::FILE_NAME) {
-            let file = self
-                .io
-                .open(&path, Open::Existing)
-                .await
-                .map_err(|e| Offline::failed("open", &path, e))?;
-            let bytes = file
-                .read_at(0, BLOCK)
-                .await
-                .map_err(|e| Offline::failed("read", &path, e))?;
+            let has = self.files.borrow_mut().remove(mark::FILE_NAME);
+            let opened = match has {
+                Some(has) => has,
+                None => unreachable!("the first look opens a mark that it sees"),
+            };
+            let opened = opened.map_err(|e| Offline::failed("open", &path, e))?;
+            let (file, bytes) = (opened.file, opened.front);
             let mark = Mark::decode(&bytes);
             if mark.is_none() && !is_zero(&bytes) {
                 log::warn!(
@@ -436,32 +534,58 @@ impl<I: Io> Recovery<'_, I> {
         &self,
         base: Offset,
         mark: Option<Mark>,
-    ) -> Result<(Rc<Segment<I>>, Rc<I::File>, bool), Offline> {
+    ) -> Result<(Rc<Segment<I>>, Rc<I::File>, Reach, bool), Offline> {
         let segment = Segment::active(self.dir, base);
-        let file = self.open_existing(&segment.path).await?;
+        let name = file_name(base, "log");
+        let has = self.files.borrow_mut().remove(&name);
+        let has = has.unwrap_or_else(|| unreachable!("the first look opens the newest segment"));
+        let OpenedFile {
+            file,
+            len,
+            data_end,
+            ..
+        } = has.map_err(|e| Offline::failed("open", &segment.path, e))?;
+        let (file, reach) = (Rc::new(file), Reach { len, data_end });
         segment.set_file(file.clone());
-        let len = self.len(&segment.path, &file).await?;
         let Some(mark) = mark.filter(|m| self.clean && m.segment == base && m.pos.0 == len) else {
-            return Ok((segment, file, false));
+            return Ok((segment, file, reach, false));
         };
         let bounds = SegmentBounds {
             base_offset: base,
             next_offset: mark.offset,
             end: mark.pos,
         };
-        let Some(indexes) = index_files::read(self.io, self.dir, &file, bounds).await? else {
-            return Ok((segment, file, false));
+        let Some(indexes) = self.read_indexes(&file, bounds).await? else {
+            return Ok((segment, file, reach, false));
         };
         let Some(first) = self.closed_at(&segment, &file, &indexes, mark).await? else {
             // The scan that follows says what is wrong.
-            return Ok((segment, file, false));
+            return Ok((segment, file, reach, false));
         };
         let largest = indexes.times.last().unwrap_or((TimestampMs::NONE, base));
         let now = self.io.wall();
         let segment = Segment::sealed(self.dir, base, len, mark.offset, largest, now);
         segment.set_file(file.clone());
         segment.unseal(indexes, first);
-        Ok((segment, file, true))
+        Ok((segment, file, reach, true))
+    }
+
+    /// The index files of the newest segment, as the first look has them.
+    async fn read_indexes(
+        &self,
+        file: &Rc<I::File>,
+        bounds: SegmentBounds,
+    ) -> Result<Option<Indexes>, Offline> {
+        let base = bounds.base_offset;
+        let mut both = Vec::with_capacity(2);
+        for extension in ["index", "timeindex"] {
+            // One that is not there, or can't be read, is made anew.
+            match self.read(&file_name(base, extension)).await {
+                Ok((_, bytes)) => both.push(bytes),
+                Err(_) => return Ok(None),
+            }
+        }
+        index_files::sound(self.dir, file, bounds, [&both[0], &both[1]]).await
     }
 
     /// The timestamp of the first batch of a segment that was closed in order. None where
@@ -486,7 +610,8 @@ impl<I: Io> Recovery<'_, I> {
             next: segment.base,
             below: Some(mark.offset),
         };
-        let end = walk(file, &segment.path, mark.pos.0, stretch, |_, _| ()).await?;
+        let mut window = Window::to_walk(file, &segment.path, Reach::of(mark.pos.0));
+        let end = walk(&mut window, mark.pos.0, stretch, |_, _| ()).await?;
         let first = BatchHeader::parse(&bytes).ok().map(|h| h.max_timestamp());
         Ok(first.filter(|_| end.fault.is_none() && end.next == mark.offset))
     }
@@ -494,7 +619,7 @@ impl<I: Io> Recovery<'_, I> {
     async fn scan_active(
         &self,
         segment: &Rc<Segment<I>>,
-        file: &Rc<I::File>,
+        window: &mut Window<I::File>,
         len: u64,
         mark: Option<Mark>,
         producers: &mut ProducerState,
@@ -515,7 +640,7 @@ impl<I: Io> Recovery<'_, I> {
         // not under the batch's CRC. Batches below the log start are no longer in it.
         let checkpointed = mark.is_some() && !epochs.entries().is_empty();
         let mut wrong_epoch = None;
-        let end = walk(file, &segment.path, len, stretch, |header, pos| {
+        let end = walk(window, len, stretch, |header, pos| {
             segment.extend(header, self.config.index_interval_bytes, now);
             let (epoch, base) = (header.leader_epoch(), header.base_offset());
             if !checkpointed {
@@ -560,7 +685,7 @@ impl<I: Io> Recovery<'_, I> {
         &self,
         segment: &Rc<Segment<I>>,
         file: &Rc<I::File>,
-        len: u64,
+        reach: Reach,
         end: WalkEnd,
         mark: Option<Mark>,
     ) -> Result<u64, Offline> {
@@ -596,7 +721,7 @@ impl<I: Io> Recovery<'_, I> {
                 ),
             ));
         };
-        let behind = valid_behind(file, &segment.path, len, end.pos.plus(1), end.next).await?;
+        let behind = valid_behind(file, &segment.path, reach, end.pos.plus(1), end.next).await?;
         match behind {
             Some(last)
                 if window != mark::UNBOUNDED && last.0 > committed.0.saturating_add(window) =>
@@ -609,7 +734,7 @@ impl<I: Io> Recovery<'_, I> {
                     ),
                 ))
             }
-            _ => Ok(len - end.pos.0),
+            _ => Ok(reach.len - end.pos.0),
         }
     }
 
@@ -633,7 +758,7 @@ impl<I: Io> Recovery<'_, I> {
     async fn read_head(
         &self,
         segment: &Segment<I>,
-        file: &Rc<I::File>,
+        window: &mut Window<I::File>,
         end: BytePos,
     ) -> Result<Vec<u8>, Offline> {
         let start = end.0 / BLOCK as u64 * BLOCK as u64;
@@ -641,10 +766,7 @@ impl<I: Io> Recovery<'_, I> {
         if n == 0 {
             return Ok(Vec::new());
         }
-        let bytes = file
-            .read_at(start, n)
-            .await
-            .map_err(|e| Offline::failed("read", &segment.path, e))?;
+        let bytes = window.get(start, n).await?;
         if bytes.len() < n {
             return Err(Offline::corrupt(
                 &segment.path,
@@ -675,12 +797,7 @@ impl<I: Io> Recovery<'_, I> {
         snapshots.sort_unstable();
         let mut state = None;
         for at in snapshots.into_iter().rev() {
-            let path = self.dir.join(file_name(at, "snapshot"));
-            let bytes = self
-                .io
-                .read_file(&path)
-                .await
-                .map_err(|e| Offline::failed("read", &path, e))?;
+            let (path, bytes) = self.read(&file_name(at, "snapshot")).await?;
             match ProducerState::decode_snapshot(&bytes) {
                 // Of another time or another log: what it knows is not of this offset.
                 Ok(found) if found.next_offset() > at => log::warn!(
@@ -716,7 +833,8 @@ impl<I: Io> Recovery<'_, I> {
                 below: Some(segment.end().offset),
             };
             let len = segment.size_bytes();
-            let end = walk(&file, &segment.path, len, stretch, |header, _| {
+            let mut window = Window::to_walk(&file, &segment.path, Reach::of(len));
+            let end = walk(&mut window, len, stretch, |header, _| {
                 if header.base_offset() >= next && header.base_offset() < upto {
                     state.apply(header);
                 }
@@ -753,12 +871,7 @@ impl<I: Io> Recovery<'_, I> {
         if !self.names.iter().any(|n| n == LOG_START_FILE_NAME) {
             return Ok(None);
         }
-        let path = self.dir.join(LOG_START_FILE_NAME);
-        let bytes = self
-            .io
-            .read_file(&path)
-            .await
-            .map_err(|e| Offline::failed("read", &path, e))?;
+        let (path, bytes) = self.read(LOG_START_FILE_NAME).await?;
         let offset = match sealed_text::open(&bytes) {
             Ok((lines, true)) => lines
                 .lines()
@@ -785,12 +898,7 @@ impl<I: Io> Recovery<'_, I> {
         if !self.names.iter().any(|n| n == EPOCHS_FILE_NAME) {
             return Ok(LeaderEpochs::default());
         }
-        let path = self.dir.join(EPOCHS_FILE_NAME);
-        let bytes = self
-            .io
-            .read_file(&path)
-            .await
-            .map_err(|e| Offline::failed("read", &path, e))?;
+        let (path, bytes) = self.read(EPOCHS_FILE_NAME).await?;
         LeaderEpochs::decode(&bytes)
             .map_err(|e| Offline::corrupt(path, BytePos::ZERO, e.to_string()))
     }

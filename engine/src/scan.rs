@@ -9,60 +9,143 @@ use crate::batch::{Batch, BatchFault, BatchHeader, HEADER_LEN, is_zero};
 use crate::error::Offline;
 use crate::io::File;
 use crate::units::{BytePos, Offset};
+use std::ops::Deref;
 use std::path::Path;
 use std::rc::Rc;
 
 /// Bytes fetched at a time: large enough for the disk's full rate.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// A file read through a window that slides forward.
+/// Bytes fetched at first: most often all that there is to walk, behind a checkpoint.
+const FIRST_BYTES: usize = 128 << 10;
+
+/// So little is read again sooner than it is copied to the front of what is read next.
+const AGAIN_BYTES_MAX: usize = 64 << 10;
+
+/// How far a file goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    pub len: u64,
+    /// From here on it is zeros, which need not be read ([`File::data_end`]).
+    pub data_end: u64,
+}
+
+impl Reach {
+    /// All of it may be data.
+    pub fn of(len: u64) -> Reach {
+        let data_end = len;
+        Reach { len, data_end }
+    }
+}
+
+/// A file read through a window that slides.
 pub struct Window<F: File> {
     file: Rc<F>,
     path: Rc<Path>,
-    len: u64,
+    reach: Reach,
     start: u64,
-    bytes: Vec<u8>,
+    bytes: Bytes<F>,
     step: usize,
+    /// A step is twice the one before it, up to this.
+    step_max: usize,
+}
+
+enum Bytes<F: File> {
+    Read(F::Read),
+    Own(Vec<u8>),
+}
+
+impl<F: File> Deref for Bytes<F> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Read(read) => read,
+            Bytes::Own(bytes) => bytes,
+        }
+    }
 }
 
 impl<F: File> Window<F> {
-    /// Reads `file` up to `len`, `step` bytes ahead.
-    pub fn new(file: Rc<F>, path: &Path, len: u64, step: usize) -> Window<F> {
+    /// Reads `file`, `step` bytes ahead.
+    pub fn new(file: Rc<F>, path: &Path, reach: Reach, step: usize) -> Window<F> {
         Window {
             file,
             path: path.into(),
-            len,
+            reach,
             start: 0,
-            bytes: Vec::new(),
+            bytes: Bytes::Own(Vec::new()),
             step,
+            step_max: step,
         }
+    }
+
+    /// One for [`walk`].
+    pub fn to_walk(file: &Rc<F>, path: &Path, reach: Reach) -> Window<F> {
+        let mut window = Window::new(file.clone(), path, reach, FIRST_BYTES);
+        window.step_max = WINDOW_BYTES;
+        window
     }
 
     /// `n` bytes from `pos`, fewer where the file ends.
     pub async fn get(&mut self, pos: u64, n: usize) -> Result<&[u8], Offline> {
-        let n = n.min(usize::try_from(self.len.saturating_sub(pos)).unwrap_or(usize::MAX));
+        let left = self.reach.len.saturating_sub(pos);
+        let n = n.min(usize::try_from(left).unwrap_or(usize::MAX));
         let has = self.start <= pos && pos + n as u64 <= self.start + self.bytes.len() as u64;
         if !has {
-            let end = self.start + self.bytes.len() as u64;
-            // What is there already is not read again: a batch of a window's size begins
-            // somewhere inside of one.
-            let kept = match pos {
-                pos if self.start <= pos && pos < end => (end - pos) as usize,
-                _ => 0,
-            };
-            self.bytes.drain(..self.bytes.len() - kept);
-            self.start = pos;
-            let want = n.max(self.step).min((self.len - pos) as usize) - kept;
-            let read = self
-                .file
-                .read_at(pos + kept as u64, want)
-                .await
-                .map_err(|e| Offline::failed("read", &*self.path, e))?;
-            self.bytes.extend_from_slice(&read);
+            self.slide(pos, n).await?;
         }
         let from = (pos - self.start) as usize;
         let to = (from + n).min(self.bytes.len());
         Ok(&self.bytes[from.min(to)..to])
+    }
+
+    async fn slide(&mut self, pos: u64, n: usize) -> Result<(), Offline> {
+        let end = self.start + self.bytes.len() as u64;
+        // A batch of a window's size begins somewhere inside of one: what is there already
+        // is not read again.
+        let kept = match self.start <= pos && pos < end {
+            true if end - pos > AGAIN_BYTES_MAX as u64 => (end - pos) as usize,
+            _ => 0,
+        };
+        let Reach { len, data_end } = self.reach;
+        let want = (pos + n.max(self.step) as u64).min(len);
+        let from = pos + kept as u64;
+        let to = want.min(data_end).max(from);
+        let mut read = None;
+        if to > from {
+            let bytes = self.file.read_at(from, (to - from) as usize).await;
+            read = Some(bytes.map_err(|e| Offline::failed("read", &*self.path, e))?);
+        }
+        let got = read.as_ref().map_or(0, |read| read.len());
+        let has = kept + got;
+        let short = got < (to - from) as usize;
+        self.bytes = match read {
+            Some(read) if kept == 0 && (short || has >= n) => Bytes::Read(read),
+            read => {
+                let mut own = Vec::with_capacity(has.max(n));
+                own.extend_from_slice(&self.bytes[self.bytes.len() - kept..]);
+                own.extend_from_slice(read.as_deref().unwrap_or_default());
+                if !short {
+                    own.resize(has.max(n), 0);
+                }
+                Bytes::Own(own)
+            }
+        };
+        self.start = pos;
+        self.step = (self.step * 2).min(self.step_max);
+        Ok(())
+    }
+
+    /// Whether there is nothing but zeros from `pos` on, as far as is known without reading.
+    fn is_room(&self, pos: u64) -> bool {
+        self.data_left(pos) == 0
+    }
+
+    /// How many bytes from `pos` on are not known to be zeros.
+    fn data_left(&self, pos: u64) -> usize {
+        let left = self.reach.data_end.saturating_sub(pos);
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 }
 
@@ -92,15 +175,14 @@ pub struct Stretch {
 }
 
 /// Walks whole batches with a right CRC and rising offsets. The offsets are not under the
-/// CRC, so a flipped one shows only where it leaves the order.
+/// CRC, so a flipped one shows only where it leaves the order. Up to `len`, which is not
+/// beyond the window's.
 pub async fn walk<F: File>(
-    file: &Rc<F>,
-    path: &Path,
+    window: &mut Window<F>,
     len: u64,
     from: Stretch,
     mut visit: impl FnMut(&BatchHeader, BytePos),
 ) -> Result<WalkEnd, Offline> {
-    let mut window = Window::new(file.clone(), path, len, WINDOW_BYTES);
     let (mut pos, mut next) = (from.pos.0, from.next);
     let mut gap = None;
     let fault = loop {
@@ -148,8 +230,10 @@ pub async fn walk<F: File>(
     };
     let mut only_zeros = true;
     let mut at = pos;
-    while fault.is_some() && only_zeros && at < len {
-        let bytes = window.get(at, WINDOW_BYTES).await?;
+    while fault.is_some() && only_zeros && at < len && !window.is_room(at) {
+        let bytes = window
+            .get(at, window.data_left(at).min(WINDOW_BYTES))
+            .await?;
         if bytes.is_empty() {
             break;
         }
@@ -171,17 +255,21 @@ pub async fn walk<F: File>(
 pub async fn valid_behind<F: File>(
     file: &Rc<F>,
     path: &Path,
-    len: u64,
+    reach: Reach,
     from: BytePos,
     next: Offset,
 ) -> Result<Option<BytePos>, Offline> {
-    let mut window = Window::new(file.clone(), path, len, WINDOW_BYTES);
+    let len = reach.len;
+    let mut window = Window::to_walk(file, path, reach);
     // A second window for the candidates, so that the search keeps its place.
-    let mut candidate = Window::new(file.clone(), path, len, WINDOW_BYTES);
+    let mut candidate = Window::to_walk(file, path, reach);
     let mut found = None;
     let mut pos = from.0;
-    while pos + HEADER_LEN as u64 <= len {
-        let bytes = window.get(pos, WINDOW_BYTES).await?;
+    // Zeros are no header.
+    while pos + HEADER_LEN as u64 <= len && !window.is_room(pos) {
+        // A header may end in the room.
+        let n = window.data_left(pos).saturating_add(HEADER_LEN);
+        let bytes = window.get(pos, n.min(WINDOW_BYTES)).await?;
         if bytes.len() < HEADER_LEN {
             break;
         }

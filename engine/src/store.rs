@@ -15,12 +15,13 @@ use crate::io::Io;
 use crate::journal::{Journal, JournalConfig};
 use crate::partition::{OpenOptions, Partition, Surroundings};
 use crate::profile::{LogProfile, StoreProfile};
+use crate::recovery;
 use crate::sealed_text;
 use crate::signal::Signal;
 use crate::tail::TailCache;
 use crate::units::{BytePos, LeaderEpoch, PartitionId, ShardId, TopicId};
 use futures_util::stream::{self, StreamExt};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::io::ErrorKind;
@@ -32,7 +33,7 @@ use std::time::Duration;
 /// ids are made here, by chance: nobody outside chooses which of them meet in a bucket.
 type SameOrder = BuildHasherDefault<DefaultHasher>;
 
-const METADATA_FILE_NAME: &str = "partition.metadata";
+pub(crate) const METADATA_FILE_NAME: &str = "partition.metadata";
 pub const DELETED_SUFFIX: &str = "-delete";
 
 /// What file systems take as a name.
@@ -50,6 +51,8 @@ pub struct Store<I: Io> {
     /// None: each partition syncs for itself.
     journal: RefCell<Option<Rc<Journal<I>>>>,
     partitions: RefCell<HashMap<PartitionId, Entry<I>, SameOrder>>,
+    /// See [`Before::committed`].
+    found_committed: Cell<Option<u64>>,
     opening: RefCell<HashSet<PartitionId>>,
     opened: Rc<Signal>,
     /// A sync of DATA itself that failed. Nobody knows which names it left out, and the
@@ -125,6 +128,7 @@ impl<I: Io> Store<I> {
             profile,
             journal: RefCell::default(),
             partitions: RefCell::default(),
+            found_committed: Cell::new(None),
             opening: RefCell::default(),
             opened: Signal::new(),
             data_failed: RefCell::default(),
@@ -141,6 +145,12 @@ impl<I: Io> Store<I> {
         let journal = Journal::open(self.io.clone(), &self.data, shard, config).await?;
         *self.journal.borrow_mut() = Some(journal);
         Ok(())
+    }
+
+    /// Of the file system `device` everything that was found was synced as a whole, after the
+    /// journals' replay: partitions that are opened from now on need not do it.
+    pub fn note_committed(&self, device: Option<u64>) {
+        self.found_committed.set(device);
     }
 
     pub fn io(&self) -> &I {
@@ -259,13 +269,18 @@ impl<I: Io> Store<I> {
             "a legal topic name"
         );
         let dir = self.data.join(&name);
-        let known = read_topic_id(&self.io, &dir).await?;
+        let mut found = recovery::look(&self.io, &dir, self.clean).await?;
+        let known = match &mut found {
+            Some(found) => topic_id(&dir, found.bytes.remove(METADATA_FILE_NAME))?,
+            None => None,
+        };
         if let Some((other, _)) = known.filter(|(id, _)| *id != spec.id.topic) {
             log::info!(
                 "{}: of topic id {other}, which is gone; removed",
                 dir.display()
             );
             self.remove_folder(&dir, other).await?;
+            found = None;
         }
         let options = OpenOptions {
             clean: self.clean,
@@ -273,9 +288,11 @@ impl<I: Io> Store<I> {
         };
         let journal = self.journal.borrow().clone();
         let around = Surroundings {
+            id: spec.id,
             tail_cache: self.tail_cache.clone(),
             profile: LogProfile::new(self.profile.clone()),
-            journal: journal.map(|journal| (journal, spec.id)),
+            journal,
+            committed: self.found_committed.get(),
         };
         let partition = Partition::open_in(
             self.io.clone(),
@@ -283,6 +300,7 @@ impl<I: Io> Store<I> {
             spec.config.clone(),
             options,
             around,
+            found,
         )
         .await?;
         if known != Some((spec.id.topic, true)) {
@@ -415,22 +433,26 @@ impl<I: Io> Store<I> {
         }
     }
 
-    /// Takes the checkpoints that are due, one after another, every `interval`, for as long
-    /// as the shard runs.
+    /// Takes the checkpoints that are due, some at a time, every `interval`, for as long as
+    /// the shard runs.
     pub async fn checkpoint_every(self: Rc<Self>, interval: Duration) {
         loop {
             self.io.sleep(interval).await;
-            for (_, partition) in self.online() {
-                match partition.checkpoint_if_due().await {
-                    Ok(()) => {}
-                    Err(offline) if offline.is_closed() => {}
-                    // Only the next start is slower for it.
-                    Err(offline) => log::warn!(
-                        "{}: no checkpoint was taken: {offline}",
-                        partition.dir().display()
-                    ),
-                }
-            }
+            // Under load each waits for a round: one after another would take the longer the
+            // more there are.
+            stream::iter(self.online())
+                .for_each_concurrent(CONCURRENT, |(_, partition)| async move {
+                    match partition.checkpoint_if_due().await {
+                        Ok(()) => {}
+                        Err(offline) if offline.is_closed() => {}
+                        // Only the next start is slower for it.
+                        Err(offline) => log::warn!(
+                            "{}: no checkpoint was taken: {offline}",
+                            partition.dir().display()
+                        ),
+                    }
+                })
+                .await;
         }
     }
 
@@ -456,18 +478,18 @@ impl<I: Io> Store<I> {
     }
 }
 
-/// The folder's topic id, and whether it is under a checksum. None where there is no
-/// such folder, or one without the file: then it is taken over, as Kafka does with
+/// The topic id of a folder whose file of it was read, and whether it is under a checksum.
+/// None where there is no such file: then it is taken over, as Kafka does with
 /// folders from before topic ids.
-pub(crate) async fn read_topic_id<I: Io>(
-    io: &I,
+pub(crate) fn topic_id(
     dir: &Path,
+    read: Option<std::io::Result<Vec<u8>>>,
 ) -> Result<Option<(TopicId, bool)>, Offline> {
     let path = dir.join(METADATA_FILE_NAME);
-    let bytes = match io.read_file(&path).await {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Offline::failed("read", path, e)),
+    let bytes = match read {
+        None => return Ok(None),
+        Some(Ok(bytes)) => bytes,
+        Some(Err(e)) => return Err(Offline::failed("read", path, e)),
     };
     let damaged = |what: String| Err(Offline::corrupt(&path, BytePos::ZERO, what));
     let (text, sealed) = match sealed_text::open(&bytes) {

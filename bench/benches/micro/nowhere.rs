@@ -70,6 +70,10 @@ impl Io for Nowhere {
         self.0.replace_file(path, bytes).await
     }
 
+    async fn replace_file_unsynced(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
+        self.0.replace_file_unsynced(path, bytes).await
+    }
+
     fn now(&self) -> Nanos {
         self.0.now()
     }

@@ -5,7 +5,7 @@
 
 use super::glommio::GlommioIo;
 use super::sim::{DATA, Faults, Sim};
-use super::{BLOCK, Buf, Entry, File, Io, Open};
+use super::{BLOCK, Buf, Entry, File, Io, Open, Want};
 use crate::units::Nanos;
 use futures_channel::oneshot;
 use std::cell::RefCell;
@@ -54,6 +54,8 @@ contract![
     a_folder_moves_with_what_is_in_it,
     a_folder_goes_with_all_that_is_in_it,
     a_replaced_file_is_read_whole,
+    a_folder_is_looked_into_in_one_go,
+    a_file_s_data_ends_before_the_room_that_was_reserved,
     everything_is_synced_at_once_or_it_says_that_it_can_not,
     a_sleep_lasts_as_long_as_it_was_told,
     a_sleep_counts_from_the_call,
@@ -379,6 +381,79 @@ async fn a_replaced_file_is_read_whole<I: Io>(io: &I, dir: &Path) {
     io.replace_file(&path, b"x".to_vec()).await.unwrap();
     assert_eq!(io.read_file(&path).await.unwrap(), b"x");
     assert!(io.replace_file(&dir.join("no/x"), vec![]).await.is_err());
+}
+
+async fn a_folder_is_looked_into_in_one_go<I: Io>(io: &I, dir: &Path) {
+    let missing = io.open_dir(&dir.join("none"), |_| Vec::new()).await;
+    assert_eq!(missing.err().map(|e| e.kind()), Some(ErrorKind::NotFound));
+    let file = io.open(&dir.join("log"), Open::New).await.unwrap();
+    write_all(&file, numbered(io, 3), 0).await;
+    file.truncate(2 * BLOCK as u64 + 10).await.unwrap();
+    io.open(&dir.join("empty"), Open::New).await.unwrap();
+    io.replace_file_unsynced(&dir.join("small"), b"old".to_vec())
+        .await
+        .unwrap();
+    io.replace_file_unsynced(&dir.join("small"), b"new".to_vec())
+        .await
+        .unwrap();
+    let mut opened = io
+        .open_dir(dir, |entries| {
+            let names: Vec<&str> = entries.iter().map(|e| &e.name[..]).collect();
+            assert_eq!(names, ["empty", "log", "small"]);
+            let file = |front| Want::File { front };
+            vec![
+                ("log".into(), file(BLOCK + 1)),
+                ("empty".into(), file(BLOCK)),
+                ("small".into(), Want::Bytes),
+                ("gone".into(), Want::Bytes),
+                ("lost".into(), file(0)),
+            ]
+        })
+        .await
+        .unwrap();
+    assert_eq!(opened.entries.len(), 3);
+    assert_eq!(opened.bytes.remove("small").unwrap().unwrap(), b"new");
+    let kind = |e: Option<std::io::Error>| e.map(|e| e.kind());
+    let gone = opened.bytes.remove("gone").unwrap();
+    assert_eq!(kind(gone.err()), Some(ErrorKind::NotFound));
+    let lost = opened.files.remove("lost").unwrap();
+    assert_eq!(kind(lost.err()), Some(ErrorKind::NotFound));
+    let empty = opened.files.remove("empty").unwrap().unwrap();
+    assert_eq!((empty.len, empty.data_end, empty.front.len()), (0, 0, 0));
+    write_all(&empty.file, filled(io, 4, 1), 0).await;
+    let log = opened.files.remove("log").unwrap().unwrap();
+    assert_eq!(log.len, 2 * BLOCK as u64 + 10);
+    assert_eq!(log.data_end, log.len);
+    assert!(log.front[..] == numbered(io, 2)[..BLOCK + 1]);
+    // It is the file, for reads and for writes, in whatever order the handles go.
+    drop(file);
+    write_all(&log.file, filled(io, 9, 1), BLOCK as u64).await;
+    log.file.fdatasync().await.unwrap();
+    assert_eq!(
+        log.file.read_at(BLOCK as u64 - 1, 2).await.unwrap()[1..],
+        [9]
+    );
+    drop(log);
+    assert_eq!(io.read_file(&dir.join("log")).await.unwrap()[BLOCK], 9);
+    assert_eq!(empty.file.read_at(0, 1).await.unwrap()[..], [4]);
+}
+
+async fn a_file_s_data_ends_before_the_room_that_was_reserved<I: Io>(io: &I, dir: &Path) {
+    let file = io.open(&dir.join("f"), Open::New).await.unwrap();
+    assert_eq!(file.data_end().await.unwrap(), 0);
+    file.allocate(1 << 20).await.unwrap();
+    for (at, blocks) in [(0, 2), (5, 1), (3, 1), (100, 3)] {
+        write_all(&file, filled(io, 1, blocks), (at * BLOCK) as u64).await;
+        let (end, len) = (
+            file.data_end().await.unwrap(),
+            file.len().await.unwrap() as usize,
+        );
+        assert!(end >= ((at + blocks) * BLOCK) as u64 && end as usize <= len);
+        let behind = file.read_at(end, len).await.unwrap();
+        assert!(behind.len() == len - end as usize && behind.iter().all(|b| *b == 0));
+    }
+    file.truncate(101 * BLOCK as u64 + 5).await.unwrap();
+    assert_eq!(file.data_end().await.unwrap(), 101 * BLOCK as u64 + 5);
 }
 
 async fn everything_is_synced_at_once_or_it_says_that_it_can_not<I: Io>(io: &I, dir: &Path) {

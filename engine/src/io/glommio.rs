@@ -13,22 +13,25 @@
 //! something to wait for. glommio and `unsafe` stay in here.
 
 mod device;
+mod folder;
 pub mod probe;
 pub mod runtime;
 pub mod termination;
 
 use super::page_cache::CachedFile;
-use super::{BLOCK, Buf, Entry, File, Io, Open, beside};
+use super::{BLOCK, Buf, Entry, File, Io, Open, OpenedDir, OpenedFile, Want, beside};
 use crate::units::{Nanos, TimestampMs};
+use device::Held;
+use folder::{data_end, open_dir, read_dir, replace_file, sync_dir};
 use futures_channel::oneshot;
 use glommio::io::{DmaBuffer, DmaFile, ReadResult};
 use glommio::timer::Timer;
 use glommio::{GlommioError, allocate_dma_buffer_global, executor, spawn_local_into};
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::future::Future;
-use std::io::{self, Result, Write};
+use std::io::{self, Result};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, Range};
@@ -157,6 +160,12 @@ impl GlommioIo {
         self.blocking(move || work(&path)).await
     }
 
+    async fn take(&self, held: Held, path: PathBuf) -> Result<GlommioFile> {
+        let file = device::take(self, held, &path).await?;
+        let opened = OnceCell::new();
+        Ok(GlommioFile(file, Cached { path, opened }))
+    }
+
     /// Returns once no call is with the blocking threads.
     pub(crate) async fn settle(&self) {
         while BLOCKING.get() > 0 {
@@ -185,24 +194,50 @@ impl Io for GlommioIo {
         GlommioBuf(ManuallyDrop::new(buf))
     }
 
+    async fn device(&self, path: &Path) -> Result<u64> {
+        self.on_path(path, |path| Ok(fs::metadata(path)?.dev()))
+            .await
+    }
+
     async fn open(&self, path: &Path, mode: Open) -> Result<GlommioFile> {
         let held = self
-            .on_path(path, move |path| {
-                let mut options = fs::OpenOptions::new();
-                options
-                    .read(true)
-                    .write(true)
-                    .create_new(mode == Open::New)
-                    .open(path)
-            })
+            .on_path(path, move |path| Held::open(path, mode))
             .await?;
-        device::learn(self, &held, path).await?;
-        let file = device::open_held(&held).await?;
-        let cached = Cached {
-            path: path.to_owned(),
-            opened: OnceCell::new(),
-        };
-        Ok(GlommioFile(file, cached))
+        self.take(held, path.to_owned()).await
+    }
+
+    async fn open_dir(
+        &self,
+        path: &Path,
+        want: impl FnOnce(&[Entry]) -> Vec<(String, Want)> + Send + 'static,
+    ) -> Result<OpenedDir<GlommioFile>> {
+        let found = self.on_path(path, move |path| open_dir(path, want)).await?;
+        let mut files = HashMap::with_capacity(found.files.len());
+        for (name, file) in found.files {
+            let file = match file {
+                Ok(OpenedFile {
+                    file,
+                    len,
+                    data_end,
+                    front,
+                }) => self
+                    .take(file, path.join(&name))
+                    .await
+                    .map(|file| OpenedFile {
+                        file,
+                        len,
+                        data_end,
+                        front,
+                    }),
+                Err(e) => Err(e),
+            };
+            files.insert(name, file);
+        }
+        Ok(OpenedDir {
+            entries: found.entries,
+            bytes: found.bytes,
+            files,
+        })
     }
 
     async fn create_dir_all(&self, path: &Path) -> Result<()> {
@@ -243,6 +278,15 @@ impl Io for GlommioIo {
         let beside = beside(path)?;
         self.on_path(path, move |path| replace_file(path, &beside, &bytes))
             .await
+    }
+
+    async fn replace_file_unsynced(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
+        let beside = beside(path)?;
+        self.on_path(path, move |path| {
+            fs::write(&beside, &bytes)?;
+            fs::rename(&beside, path)
+        })
+        .await
     }
 
     fn load_pages(
@@ -393,6 +437,11 @@ impl File for GlommioFile {
         self.len_now()
     }
 
+    async fn data_end(&self) -> Result<u64> {
+        let file = fs::File::from(self.duplicate()?);
+        GlommioIo::new().blocking(move || data_end(&file)).await
+    }
+
     fn device(&self) -> Result<u64> {
         Ok(self.metadata()?.dev())
     }
@@ -479,44 +528,4 @@ fn io_error(error: GlommioError<()>) -> io::Error {
         GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
         other => io::Error::other(other.to_string()),
     }
-}
-
-fn sync_dir(path: &Path) -> Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
-fn read_dir(path: &Path) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name().into_string().map_err(|name| {
-            let whole: PathBuf = path.join(name);
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "{}: a name that is not UTF-8; move it away",
-                    whole.display()
-                ),
-            )
-        })?;
-        entries.push(Entry {
-            name,
-            is_dir: entry.file_type()?.is_dir(),
-        });
-    }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(entries)
-}
-
-fn replace_file(path: &Path, beside: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = fs::File::create(beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(beside, path)?;
-    sync_dir(
-        path.parent()
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .unwrap_or(Path::new(".")),
-    )
 }

@@ -31,13 +31,15 @@
 use super::layout::{self, Entry, FOLDER, Found, Header, decode_group};
 use crate::batch::is_zero;
 use crate::error::Offline;
-use crate::io::{BLOCK, Buf, File, Io, Open, SECTOR, write_whole};
+use crate::io::{BLOCK, Buf, File, Io, Open, OpenedFile, SECTOR, write_whole};
 use crate::mark::{self, Mark};
-use crate::scan::Window;
+use crate::recovery;
+use crate::scan::{Reach, Window};
 use crate::segment::{file_name, parse_file_name};
-use crate::store::read_topic_id;
+use crate::store::{METADATA_FILE_NAME, topic_id};
 use crate::units::{BytePos, PartitionId, ShardId};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -57,9 +59,26 @@ struct Held<I: Io> {
     header: Header,
 }
 
+/// How [`replay`] syncs.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplayConfig {
+    /// The broker stopped in order, and closed what was open.
+    pub clean: bool,
+    /// So many folders in DATA are synced as a whole file system.
+    pub sync_all_from: usize,
+}
+
 /// Brings the segments up to what the journals hold, and retires the journals. Files of
 /// shards that are no more, with `shards` of them, are removed.
-pub async fn replay<I: Io>(io: &I, data: &Path, shards: usize) -> Result<(), Offline> {
+///
+/// Some: of that file system everything that is found from here on is synced, also what a
+/// killed process had only written.
+pub async fn replay<I: Io>(
+    io: &I,
+    data: &Path,
+    shards: usize,
+    config: ReplayConfig,
+) -> Result<Option<u64>, Offline> {
     let dir = data.join(FOLDER);
     let mut held = Vec::new();
     let mut surplus = Vec::new();
@@ -78,14 +97,17 @@ pub async fn replay<I: Io>(io: &I, data: &Path, shards: usize) -> Result<(), Off
         }
     }
     held.sort_by_key(|h: &Held<I>| (h.shard, h.header.generation));
+    let brought = RefCell::new(Vec::new());
     for (n, one) in held.iter().enumerate() {
         let next = held.get(n + 1).filter(|next| next.shard == one.shard);
         let groups = next
             .map(|next| next.header.previous)
             .filter(|(generation, _)| *generation == one.header.generation)
             .map(|(_, groups)| groups);
-        replay_file(io, data, one, groups).await?;
+        replay_file(io, data, one, groups, &brought).await?;
     }
+    let all = !config.clean && count_folders(io, data).await? >= config.sync_all_from;
+    let committed = commit(io, data, brought.into_inner(), all).await?;
     for one in &held {
         retire(io, &one.file, &one.path, one.header.generation).await?;
     }
@@ -98,7 +120,56 @@ pub async fn replay<I: Io>(io: &I, data: &Path, shards: usize) -> Result<(), Off
         let synced = io.sync_dir(&dir).await;
         synced.map_err(|e| Offline::failed("sync", dir, e))?;
     }
-    Ok(())
+    Ok(committed)
+}
+
+async fn count_folders<I: Io>(io: &I, data: &Path) -> Result<usize, Offline> {
+    match io.read_dir(data).await {
+        Ok(entries) => Ok(entries.iter().filter(|e| e.is_dir).count()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(Offline::failed("list", data, e)),
+    }
+}
+
+/// A file that has what the journals had of it, to be synced before those are retired.
+struct Brought<I: Io> {
+    path: PathBuf,
+    file: Rc<I::File>,
+}
+
+/// Syncs what was brought; with `all`, where the file system can do it, together with all
+/// else on it. Then it says which one that is.
+async fn commit<I: Io>(
+    io: &I,
+    data: &Path,
+    brought: Vec<Brought<I>>,
+    all: bool,
+) -> Result<Option<u64>, Offline> {
+    let mut committed = None;
+    if all {
+        match io.sync_all(data).await {
+            Ok(()) => {
+                let device = io.device(data).await;
+                committed = Some(device.map_err(|e| Offline::failed("look at", data, e))?);
+            }
+            Err(e) if e.kind() == ErrorKind::Unsupported => {}
+            Err(e) => return Err(Offline::failed("sync all of", data, e)),
+        }
+    }
+    stream::iter(brought)
+        .map(Ok)
+        .try_for_each_concurrent(CONCURRENT, |Brought { path, file }| async move {
+            // A folder may be a link to another file system.
+            let device = file.device();
+            let device = device.map_err(|e| Offline::failed("look at", &path, e))?;
+            if Some(device) == committed {
+                return Ok(());
+            }
+            let synced = file.fdatasync().await;
+            synced.map_err(|e| Offline::failed("sync", &path, e))
+        })
+        .await?;
+    Ok(committed)
 }
 
 async fn list<I: Io>(io: &I, dir: &Path) -> Result<Vec<(ShardId, u32, PathBuf)>, Offline> {
@@ -184,6 +255,7 @@ async fn replay_file<I: Io>(
     data: &Path,
     held: &Held<I>,
     groups: Option<u64>,
+    brought: &RefCell<Vec<Brought<I>>>,
 ) -> Result<(), Offline> {
     let bytes = read_whole(&held.file, &held.path).await?;
     let entries = parse(&bytes, held.header.generation, groups)
@@ -204,7 +276,7 @@ async fn replay_file<I: Io>(
     stream::iter(by_partition)
         .map(Ok)
         .try_for_each_concurrent(CONCURRENT, |(id, entries)| async move {
-            bring(io, data, id, entries, bytes).await
+            bring(io, data, id, entries, bytes, brought).await
         })
         .await
 }
@@ -213,7 +285,7 @@ async fn read_whole<F: File>(file: &Rc<F>, path: &Path) -> Result<Vec<u8>, Offli
     let len = file.len().await;
     let len = len.map_err(|e| Offline::failed("measure", path, e))?;
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-    let mut window = Window::new(file.clone(), path, len, STEP_BYTES);
+    let mut window = Window::new(file.clone(), path, Reach::of(len), STEP_BYTES);
     while (bytes.len() as u64) < len {
         let step = window.get(bytes.len() as u64, STEP_BYTES).await?;
         if step.is_empty() {
@@ -278,22 +350,28 @@ async fn bring<I: Io>(
     id: PartitionId,
     entries: Vec<Entry>,
     file: &[u8],
+    brought: &RefCell<Vec<Brought<I>>>,
 ) -> Result<(), Offline> {
     let folder = entries[0].place.folder.clone();
     let dir = data.join(&*folder);
-    let is = read_topic_id(io, &dir).await?;
-    if is.map(|(topic, _)| topic) != Some(id.topic) {
+    // Of the same names as recovery, which looks after this.
+    let mut found = recovery::look(io, &dir, false).await?;
+    let is = match &mut found {
+        Some(found) => topic_id(&dir, found.bytes.remove(METADATA_FILE_NAME))?,
+        None => None,
+    };
+    let Some(mut found) = found.filter(|_| is.map(|(topic, _)| topic) == Some(id.topic)) else {
         log::info!(
             "{}: of another topic than {}, or gone; what the journal has of that one is skipped",
             dir.display(),
             id.topic
         );
         return Ok(());
-    }
-    let names = io.read_dir(&dir).await;
-    let names = names.map_err(|e| Offline::failed("list", &dir, e))?;
-    let newest = names
+    };
+    let newest = found
+        .entries
         .iter()
+        .filter(|e| !e.is_dir)
         .filter_map(|e| parse_file_name(&e.name, "log"))
         .max();
     let last = entries
@@ -329,13 +407,18 @@ async fn bring<I: Io>(
             }),
         }
     }
-    let segment = io.open(&path, Open::Existing).await;
-    let segment = Rc::new(segment.map_err(|e| Offline::failed("open", &path, e))?);
+    let opened = found.files.remove(&file_name(last.segment, "log"));
+    let opened = opened.unwrap_or_else(|| unreachable!("the look opens the newest segment"));
+    let OpenedFile { file, data_end, .. } =
+        opened.map_err(|e| Offline::failed("open", &path, e))?;
+    let segment = Rc::new(file);
     for run in &runs {
-        bring_run(io, &path, &segment, run).await?;
+        bring_run(io, &path, &segment, data_end, run).await?;
     }
-    let synced = segment.fdatasync().await;
-    synced.map_err(|e| Offline::failed("sync", &path, e))?;
+    brought.borrow_mut().push(Brought {
+        path,
+        file: segment,
+    });
     let end = Mark {
         segment: last.segment,
         pos: last
@@ -344,13 +427,24 @@ async fn bring<I: Io>(
         offset: last.to,
         window: 0,
     };
-    bring_mark(io, &dir, end).await
+    let mark = found.files.remove(mark::FILE_NAME);
+    let path = dir.join(mark::FILE_NAME);
+    let mark = mark.transpose();
+    let Some(mark) = mark.map_err(|e| Offline::failed("open", &path, e))? else {
+        return Ok(());
+    };
+    let file = bring_mark(io, &path, mark, end).await?;
+    brought
+        .borrow_mut()
+        .extend(file.map(|file| Brought { path, file }));
+    Ok(())
 }
 
 async fn bring_run<I: Io>(
     io: &I,
     path: &Path,
     segment: &Rc<I::File>,
+    data_end: u64,
     run: &Run,
 ) -> Result<(), Offline> {
     let len = segment.len().await;
@@ -372,11 +466,19 @@ async fn bring_run<I: Io>(
         let (from, to) = (run.pos.max(start), end.min(upto));
         let wanted = &run.bytes[(from - run.pos) as usize..(to - run.pos) as usize];
         let size = (upto - start) as usize;
-        let has = segment.read_at(start, size).await;
-        let has = has.map_err(|e| Offline::failed("read", path, e))?;
+        // What was never written is not read.
+        let has = match start < data_end {
+            true => {
+                let has = segment.read_at(start, size).await;
+                Some(has.map_err(|e| Offline::failed("read", path, e))?)
+            }
+            false => None,
+        };
+        let has_bytes = has.as_deref().unwrap_or_default();
         let place = (from - start) as usize..(to - start) as usize;
-        if has.get(place.clone()) != Some(wanted) {
-            let there = &has[place.start.min(has.len())..place.end.min(has.len())];
+        if has_bytes.get(place.clone()) != Some(wanted) {
+            let there =
+                &has_bytes[place.start.min(has_bytes.len())..place.end.min(has_bytes.len())];
             if let Some(byte) = first_damaged(there, wanted, from) {
                 log::warn!(
                     "{}: damaged at byte {byte}; put right with what the journal has of it",
@@ -387,7 +489,7 @@ async fn bring_run<I: Io>(
             let mut buf = io.alloc(size);
             let out = buf.as_mut();
             out.fill(0);
-            out[..has.len()].copy_from_slice(&has);
+            out[..has_bytes.len()].copy_from_slice(has_bytes);
             out[place].copy_from_slice(wanted);
             drop(has);
             let written = write_whole(io, segment, Rc::new(buf), start).await;
@@ -417,19 +519,16 @@ fn first_damaged(has: &[u8], wanted: &[u8], pos: u64) -> Option<u64> {
 
 /// The mark says no less than the journal did: what is damaged below it from now on is no
 /// torn tail.
-async fn bring_mark<I: Io>(io: &I, dir: &Path, end: Mark) -> Result<(), Offline> {
-    let path = dir.join(mark::FILE_NAME);
-    let file = match io.open(&path, Open::Existing).await {
-        Ok(file) => Rc::new(file),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Offline::failed("open", path, e)),
+async fn bring_mark<I: Io>(
+    io: &I,
+    path: &Path,
+    found: OpenedFile<I::File>,
+    end: Mark,
+) -> Result<Option<Rc<I::File>>, Offline> {
+    let file = Rc::new(found.file);
+    let Some(is) = Mark::decode(&found.front).filter(|is| is.offset < end.offset) else {
+        return Ok(None);
     };
-    let block = file.read_at(0, BLOCK).await;
-    let block = block.map_err(|e| Offline::failed("read", &path, e))?;
-    let Some(is) = Mark::decode(&block).filter(|is| is.offset < end.offset) else {
-        return Ok(());
-    };
-    drop(block);
     let mut block = io.alloc(BLOCK);
     let mark = Mark {
         window: is.window,
@@ -438,10 +537,8 @@ async fn bring_mark<I: Io>(io: &I, dir: &Path, end: Mark) -> Result<(), Offline>
     mark.encode(block.as_mut());
     write_whole(io, &file, Rc::new(block), 0)
         .await
-        .map_err(|e| Offline::failed("write", &path, e))?;
-    file.fdatasync()
-        .await
-        .map_err(|e| Offline::failed("sync", &path, e))
+        .map_err(|e| Offline::failed("write", path, e))?;
+    Ok(Some(file))
 }
 
 #[cfg(test)]

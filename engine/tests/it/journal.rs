@@ -6,12 +6,13 @@ use klamm_engine::error::Offline;
 use klamm_engine::io::Io;
 use klamm_engine::io::sim::{OpKind, PowerCut, Sim, SimIo};
 use klamm_engine::journal::layout::Header;
-use klamm_engine::journal::{self, JournalConfig};
+use klamm_engine::journal::{self, JournalConfig, ReplayConfig};
 use klamm_engine::partition::Partition;
 use klamm_engine::store::{Entry, PartitionSpec, Store};
 use klamm_engine::units::{LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 const DATA: &str = "/data";
 const FILE: &str = "/data/journal/0-0.journal";
@@ -25,8 +26,16 @@ fn small() -> JournalConfig {
     }
 }
 
+fn one_by_one(clean: bool) -> ReplayConfig {
+    ReplayConfig {
+        clean,
+        sync_all_from: usize::MAX,
+    }
+}
+
 async fn start(io: &SimIo, config: JournalConfig) -> Result<Rc<Store<SimIo>>, Offline> {
-    journal::replay(io, Path::new(DATA), 1).await?;
+    let committed = journal::replay(io, Path::new(DATA), 1, one_by_one(false)).await?;
+    assert_eq!(committed, None);
     let store = Store::new(io.clone(), PathBuf::from(DATA), false, 64 << 10);
     store.use_journal(ShardId(0), config).await?;
     Ok(store)
@@ -211,6 +220,94 @@ fn a_journal_that_fails_acknowledges_nothing_more() {
 }
 
 #[test]
+fn a_start_of_many_partitions_syncs_once_and_what_it_served_outlives_the_power() {
+    for seed in 0..20 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        sim.run(async {
+            let store = start(&io, JournalConfig::default()).await.unwrap();
+            for index in 0..40 {
+                let orders = open_in(&store, "orders", 7, index).await.unwrap();
+                for n in 0..3 {
+                    put(&orders, n).await.unwrap();
+                }
+            }
+        });
+        sim.kill();
+        let io = sim.restart();
+        let before = sim.sync_points();
+        let opened = sim.run(async {
+            let config = ReplayConfig {
+                clean: false,
+                sync_all_from: 40,
+            };
+            let committed = journal::replay(&io, Path::new(DATA), 1, config).await;
+            let store = Store::new(io.clone(), PathBuf::from(DATA), false, 64 << 10);
+            store.note_committed(committed.unwrap());
+            store
+                .use_journal(ShardId(0), JournalConfig::default())
+                .await
+                .unwrap();
+            let mut opened = Vec::new();
+            for index in 0..40 {
+                let orders = open_in(&store, "orders", 7, index).await.unwrap();
+                opened.push(numbers(&orders).await);
+            }
+            opened
+        });
+        let syncs = sim.sync_points() - before;
+        assert!(syncs < 10, "seed {seed}: {syncs} syncs for 40 partitions");
+        sim.power_cut();
+        let io = sim.restart();
+        sim.run(async {
+            let store = start(&io, JournalConfig::default()).await.unwrap();
+            for (index, served) in (0..).zip(opened) {
+                let orders = open_in(&store, "orders", 7, index).await.unwrap();
+                let all: Vec<_> = (0..3).map(|n| (n as i64, value(n, 300))).collect();
+                assert_eq!(served, all, "seed {seed}, partition {index}");
+                assert_eq!(
+                    numbers(&orders).await,
+                    all,
+                    "seed {seed}, partition {index}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_file_is_retired_as_soon_as_it_is_settled() {
+    let sim = Sim::from_seed(5);
+    let io = sim.io();
+    sim.run(async {
+        let store = start(&io, small()).await.unwrap();
+        let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+        // A file of 32 KiB takes seven groups of a block.
+        for n in 0..40 {
+            put(&orders, n).await.unwrap();
+        }
+        io.sleep(Duration::from_secs(10)).await;
+    });
+    sim.power_cut();
+    let names = sim.list("/data/journal");
+    assert_eq!(names.len(), 2, "both were in use");
+    let used = names.iter().filter(|name| {
+        let bytes = sim.read_stable(format!("/data/journal/{name}")).unwrap();
+        Header::decode(&bytes[..4096])
+            .unwrap()
+            .is_some_and(|h| h.used)
+    });
+    assert_eq!(used.count(), 1, "only the one that is being written");
+    let io = sim.restart();
+    sim.run(async {
+        let store = start(&io, small()).await.unwrap();
+        let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+        let all: Vec<_> = (0..40).map(|n| (n as i64, value(n, 300))).collect();
+        assert_eq!(numbers(&orders).await, all);
+    });
+}
+
+#[test]
 fn a_stop_in_order_leaves_nothing_to_replay() {
     let sim = Sim::from_seed(3);
     let io = sim.io();
@@ -230,7 +327,8 @@ fn a_stop_in_order_leaves_nothing_to_replay() {
     }
     let io = sim.restart();
     let before = sim.sync_points();
-    sim.run(journal::replay(&io, Path::new(DATA), 1)).unwrap();
+    sim.run(journal::replay(&io, Path::new(DATA), 1, one_by_one(true)))
+        .unwrap();
     assert_eq!(sim.sync_points(), before, "nothing was written");
 }
 

@@ -21,7 +21,7 @@ use klamm_engine::io::Io;
 use klamm_engine::io::glommio::GlommioIo;
 use klamm_engine::io::glommio::termination::Termination;
 use klamm_engine::io::shards::Shards;
-use klamm_engine::journal::{self, JournalConfig};
+use klamm_engine::journal::{self, JournalConfig, ReplayConfig};
 use klamm_engine::store::Store;
 use klamm_engine::units::ShardId;
 use klamm_net::kafka::context::Local;
@@ -260,12 +260,18 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
 /// Before any partition is opened: what the journals of all shards hold is brought to the
 /// segments, then each shard has its own anew.
 async fn open_journals(plan: &Plan, shards: &Cluster, io: &GlommioIo) -> Result<(), String> {
-    journal::replay(io, plan.folder.path(), shards.count())
+    let config = JournalConfig::default();
+    let replaying = ReplayConfig {
+        clean: plan.folder.clean,
+        sync_all_from: config.sync_all_from,
+    };
+    let committed = journal::replay(io, plan.folder.path(), shards.count(), replaying)
         .await
         .map_err(|offline| offline.to_string())?;
     let opened = join_all(shards.ids().map(|id| {
         shards.submit_to(id, async move |local: Rc<Here>| {
-            let opened = local.store.use_journal(id, JournalConfig::default()).await;
+            local.store.note_committed(committed);
+            let opened = local.store.use_journal(id, config).await;
             opened.map_err(|offline| offline.to_string())
         })
     }))

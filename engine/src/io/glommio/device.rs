@@ -18,8 +18,9 @@
 //! flushes it before the last metadata is written, and that of XFS only where its log has
 //! something to write; an fsync of a file flushes it in both, and in btrfs.
 
+use super::folder::read_front;
 use super::{GlommioIo, io_error};
-use crate::io::BLOCK;
+use crate::io::{BLOCK, Open};
 use glommio::io::{DmaFile, OpenOptions};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -27,13 +28,106 @@ use std::fs::{self, File};
 use std::io::{self, Result, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 thread_local! {
     /// The devices that glommio has the right idea of, on this thread, as it keeps it.
-    static LEARNT: RefCell<HashMap<u64, Arc<Device>>> = RefCell::default();
+    static LEARNT: RefCell<HashMap<u64, Learnt>> = RefCell::default();
+}
+
+struct Learnt {
+    device: Arc<Device>,
+    /// Our file as glommio has opened it. None where the device's file is not ours.
+    pattern: Option<DmaFile>,
+    /// Whether that is open for direct I/O: in memory there is none.
+    direct: bool,
+}
+
+/// A file that is open, before glommio has it.
+pub(super) struct Held {
+    pub file: File,
+    device: u64,
+    direct: bool,
+}
+
+impl Held {
+    pub(super) fn open(path: &Path, mode: Open) -> Result<Held> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true);
+        let file = options.create_new(mode == Open::New).open(path)?;
+        Held::of(file)
+    }
+
+    fn of(file: File) -> Result<Held> {
+        Ok(Held {
+            device: file.metadata()?.dev(),
+            direct: set_direct(&file)?,
+            file,
+        })
+    }
+
+    /// Waits for direct writes that a killed process had under way. To ask for blocks does,
+    /// and the first one is there.
+    pub(super) fn settle(&self) -> Result<()> {
+        let (file, keep) = (self.file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE);
+        if self.file.metadata()?.len() == 0 {
+            return Ok(());
+        }
+        // SAFETY: the descriptor is open, and fallocate takes nothing else.
+        match unsafe { libc::fallocate(file, keep, 0, 1) } {
+            0 => Ok(()),
+            _ => match io::Error::last_os_error() {
+                // Without fallocate, or with a hole in front and no room: as it was.
+                e if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+                e if e.kind() == io::ErrorKind::StorageFull => Ok(()),
+                e => Err(e),
+            },
+        }
+    }
+}
+
+/// False where the file system has no direct I/O.
+fn set_direct(file: &File) -> Result<bool> {
+    // SAFETY: the descriptor is open, and fcntl is asked for its flags and given some.
+    let set = unsafe {
+        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
+        match flags {
+            -1 => -1,
+            flags => libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT),
+        }
+    };
+    match set {
+        -1 => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            e => Err(e),
+        },
+        _ => Ok(true),
+    }
+}
+
+/// Gives a file to glommio. Its own way takes an open by io_uring, for which the kernel
+/// starts a thread, and four more calls; so a copy of a file that it has opened on the same
+/// device, with all that it knows of that device, is made to refer to this one.
+pub(super) async fn take(io: &GlommioIo, held: Held, path: &Path) -> Result<DmaFile> {
+    learn(io, &held, path).await?;
+    let copy = LEARNT.with_borrow(|learnt| {
+        let learnt = learnt.get(&held.device)?;
+        let pattern = learnt.pattern.as_ref()?;
+        (learnt.direct == held.direct).then(|| pattern.dup().map_err(io_error))
+    });
+    let Some(copy) = copy else {
+        return open_held(&held.file).await;
+    };
+    let copy = copy?;
+    let (from, to) = (held.file.as_raw_fd(), copy.as_raw_fd());
+    // SAFETY: both descriptors are open; what `to` referred to is closed by it, which is the
+    // copy's own reference to our file and used by nobody.
+    match unsafe { libc::dup3(from, to, libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(copy),
+    }
 }
 
 /// A file system that is in use, for this thread: the kernel tells of a write that failed
@@ -100,7 +194,7 @@ fn kind(file: &File) -> Result<i64> {
     Ok(unsafe { stat.assume_init() }.f_type)
 }
 
-pub(super) async fn open_held(held: &File) -> Result<DmaFile> {
+async fn open_held(held: &File) -> Result<DmaFile> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
     options
@@ -117,7 +211,8 @@ pub(super) async fn of(io: &GlommioIo, path: &Path) -> Result<Arc<Device>> {
             Ok((metadata.dev(), metadata.is_dir()))
         })
         .await?;
-    let known = LEARNT.with_borrow(|learnt| learnt.get(&device).cloned());
+    let known =
+        LEARNT.with_borrow(|learnt| learnt.get(&device).map(|learnt| learnt.device.clone()));
     if let Some(known) = known {
         return Ok(known);
     }
@@ -131,28 +226,44 @@ pub(super) async fn of(io: &GlommioIo, path: &Path) -> Result<Arc<Device>> {
 }
 
 /// Has glommio look at the device of `held`, which is open at `path`, where it has not.
-pub(super) async fn learn(io: &GlommioIo, held: &File, path: &Path) -> Result<()> {
-    let device = held.metadata()?.dev();
-    if LEARNT.with_borrow(|learnt| learnt.contains_key(&device)) {
+async fn learn(io: &GlommioIo, held: &Held, path: &Path) -> Result<()> {
+    if LEARNT.with_borrow(|learnt| learnt.contains_key(&held.device)) {
         return Ok(());
     }
     let beside = path.to_owned();
-    let own = held.try_clone()?;
+    let own = held.file.try_clone()?;
     let found = io.blocking(move || file_with_data(&beside, own)).await?;
     let (WithData::Ours(file) | WithData::Given(file)) = &found;
-    open_held(file).await?.close().await.map_err(io_error)?;
-    let file = match found {
-        WithData::Ours(file) => Some(file),
-        // Kept open, it would keep its room when it is removed.
-        WithData::Given(_) => None,
+    let opened = open_held(file).await?;
+    let (file, pattern) = match found {
+        WithData::Ours(file) => (Some(file), Some(opened)),
+        WithData::Given(_) => {
+            // Kept open, it would keep its room when it is removed.
+            opened.close().await.map_err(io_error)?;
+            (None, None)
+        }
+    };
+    let direct = match &pattern {
+        Some(pattern) => is_direct(pattern)?,
+        None => false,
     };
     LEARNT.with_borrow_mut(|learnt| {
         // Another one may have been quicker, and a sync of its be under way.
-        learnt
-            .entry(device)
-            .or_insert_with(|| Arc::new(Device::new(file)));
+        learnt.entry(held.device).or_insert_with(|| Learnt {
+            device: Arc::new(Device::new(file)),
+            pattern,
+            direct,
+        });
     });
     Ok(())
+}
+
+fn is_direct(file: &DmaFile) -> Result<bool> {
+    // SAFETY: the descriptor is open, and fcntl is asked for its flags.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) } {
+        -1 => Err(io::Error::last_os_error()),
+        flags => Ok(flags & libc::O_DIRECT != 0),
+    }
 }
 
 enum WithData {
@@ -170,12 +281,9 @@ fn file_with_data(path: &Path, own: File) -> Result<WithData> {
         file.sync_data()?;
         Ok(WithData::Ours(file))
     });
-    no_name.or_else(|e| {
-        let mut first = [0; BLOCK];
-        match own.read_exact_at(&mut first, 0) {
-            Ok(()) if first.iter().any(|b| *b != 0) => Ok(WithData::Given(own)),
-            _ => Err(e),
-        }
+    no_name.or_else(|e| match read_front(&own, BLOCK) {
+        Ok(first) if first.iter().any(|b| *b != 0) => Ok(WithData::Given(own)),
+        _ => Err(e),
     })
 }
 

@@ -542,6 +542,13 @@ impl Disk {
         self.file(ino).view.len
     }
 
+    /// Behind the last page that was ever written, as a real one knows its extents.
+    pub fn data_end(&self, ino: Ino) -> u64 {
+        let view = &self.file(ino).view;
+        let last = view.pages.last_key_value();
+        last.map_or(0, |(page, _)| ((page + 1) * BLOCK_U64).min(view.len))
+    }
+
     pub fn read(&self, ino: Ino, pos: u64, len: usize) -> Vec<u8> {
         self.file(ino).view.read(pos, len)
     }

@@ -131,6 +131,29 @@ impl SimIo {
         .await
     }
 
+    /// What [`Io::replace_file`] begins with.
+    async fn write_beside(&self, path: &Path, bytes: &[u8]) -> Result<SimFile> {
+        let beside = super::super::beside(path)?;
+        let ino = self
+            .path_op(OpKind::Open, &beside, |world, beside| {
+                if world.disk.find_file(beside).is_ok() {
+                    // Left over from a crash.
+                    world.disk.remove_file(beside)?;
+                }
+                let ino = world.disk.create_file(beside)?;
+                world.disk.hold(ino);
+                Ok(ino)
+            })
+            .await?;
+        let file = SimFile {
+            io: self.clone(),
+            ino,
+            path: beside,
+        };
+        file.put(0, bytes, Take::All).await?;
+        Ok(file)
+    }
+
     /// Takes part in the count of syncs. `sees` runs at the start: what is written after
     /// that is not this sync's to commit.
     async fn sync(
@@ -313,28 +336,17 @@ impl Io for SimIo {
     }
 
     async fn replace_file(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
-        let beside = super::super::beside(path)?;
-        let ino = self
-            .path_op(OpKind::Open, &beside, |world, beside| {
-                if world.disk.find_file(beside).is_ok() {
-                    // Left over from a crash.
-                    world.disk.remove_file(beside)?;
-                }
-                let ino = world.disk.create_file(beside)?;
-                world.disk.hold(ino);
-                Ok(ino)
-            })
-            .await?;
-        let file = SimFile {
-            io: self.clone(),
-            ino,
-            path: beside.clone(),
-        };
-        file.put(0, &bytes, Take::All).await?;
+        let file = self.write_beside(path, &bytes).await?;
         file.fdatasync().await?;
+        let beside = file.path.clone();
         drop(file);
         self.rename(&beside, path).await?;
         self.sync_dir(path.parent().unwrap_or(Path::new("/"))).await
+    }
+
+    async fn replace_file_unsynced(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
+        let beside = self.write_beside(path, &bytes).await?.path.clone();
+        self.rename(&beside, path).await
     }
 
     fn now(&self) -> Nanos {
@@ -490,6 +502,15 @@ impl File for SimFile {
         self.io
             .path_op(OpKind::Look, &self.path, move |world, _| {
                 Ok(world.disk.len(ino))
+            })
+            .await
+    }
+
+    async fn data_end(&self) -> Result<u64> {
+        let ino = self.ino;
+        self.io
+            .path_op(OpKind::Look, &self.path, move |world, _| {
+                Ok(world.disk.data_end(ino))
             })
             .await
     }

@@ -157,6 +157,10 @@ impl Io for LyingIo {
         self.noted(self.io.replace_file(path, bytes).await)
     }
 
+    async fn replace_file_unsynced(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
+        self.noted(self.io.replace_file_unsynced(path, bytes).await)
+    }
+
     fn now(&self) -> Nanos {
         self.io.now()
     }
@@ -251,6 +255,10 @@ impl File for LyingFile {
             return Ok(());
         }
         self.io.noted(self.file.truncate(len).await)
+    }
+
+    async fn data_end(&self) -> Result<u64> {
+        self.file.data_end().await
     }
 
     async fn len(&self) -> Result<u64> {

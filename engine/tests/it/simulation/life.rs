@@ -8,7 +8,7 @@ use klamm_engine::config::LogConfig;
 use klamm_engine::error::{Offline, OfflineReason, ReadError};
 use klamm_engine::io::Io;
 use klamm_engine::io::sim::Rng;
-use klamm_engine::journal::{self, JournalConfig};
+use klamm_engine::journal::{self, JournalConfig, ReplayConfig};
 use klamm_engine::partition::{AppendError, Appended, Partition};
 use klamm_engine::producer::SequenceError;
 use klamm_engine::store::{Entry, PartitionSpec, Store};
@@ -178,7 +178,11 @@ async fn open_journal(
     plan: &Plan,
 ) -> Result<(), Offline> {
     let data = Path::new(klamm_engine::io::sim::DATA);
-    journal::replay(io, data, plan.shards).await?;
+    let config = ReplayConfig {
+        clean: plan.clean,
+        sync_all_from: plan.journal.map_or(1, |(_, config)| config.sync_all_from),
+    };
+    store.note_committed(journal::replay(io, data, plan.shards, config).await?);
     match plan.journal {
         Some((shard, config)) => store.use_journal(shard, config).await,
         None => Ok(()),
