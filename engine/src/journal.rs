@@ -57,7 +57,8 @@ use crate::units::{Nanos, Offset, ShardId};
 use futures_channel::oneshot;
 use futures_util::future::join;
 use layout::{
-    FOLDER, GROUP_HEAD_BYTES, Header, Place, encode_group, entry_bytes, file_name, group_room,
+    EARLIER_MAX, FOLDER, GROUP_HEAD_BYTES, Header, Place, encode_group, entry_bytes, file_name,
+    group_room,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -127,8 +128,8 @@ struct State<I: Io> {
     /// The number of the next file that is made.
     next_number: u32,
     generation: u64,
-    /// Generation and groups of the file that was written before the current one.
-    previous: (u64, u64),
+    /// Generations and groups of the files that are full and not settled.
+    ended: Vec<(u64, u64)>,
     gathered: VecDeque<Waiting<I>>,
     flushing: bool,
 }
@@ -203,7 +204,7 @@ impl<I: Io> Journal<I> {
         for (number, path) in found {
             let (file, header) = replay::open_file::<I>(&io, &path).await?;
             assert!(
-                header.is_none_or(|h| !h.used),
+                header.as_ref().is_none_or(|h| !h.used),
                 "{}: replayed before it is opened",
                 path.display()
             );
@@ -232,7 +233,7 @@ impl<I: Io> Journal<I> {
                 kept: Vec::new(),
                 next_number,
                 generation,
-                previous: (0, 0),
+                ended: Vec::new(),
                 gathered: VecDeque::new(),
                 flushing: false,
             }),
@@ -465,11 +466,13 @@ impl<I: Io> Journal<I> {
         let full = {
             let mut state = self.state.borrow_mut();
             let settled = state.kept.extract_if(.., |used| used.is_settled());
-            let settled: Vec<_> = settled.map(|used| used.file).collect();
-            state.free.extend(settled);
+            let settled: Vec<_> = settled.collect();
+            for used in settled {
+                state.free_up(used);
+            }
             let full = state.current.take();
             if let Some(full) = &full {
-                state.previous = (full.generation, full.groups);
+                state.ended.push((full.generation, full.groups));
                 state.settling += 1;
             }
             full
@@ -524,9 +527,10 @@ impl<I: Io> Journal<I> {
             Header {
                 generation: state.generation,
                 used: true,
-                previous: state.previous,
+                earlier: state.ended[state.ended.len().saturating_sub(EARLIER_MAX)..].to_vec(),
             }
         };
+        let generation = header.generation;
         replay::write_header(&self.io, &file.file, &file.path, header).await?;
         file.used = true;
         file.ready
@@ -535,7 +539,7 @@ impl<I: Io> Journal<I> {
         let limit = self.config.file_bytes.max(BLOCK as u64 + bytes);
         self.state.borrow_mut().current = Some(Used {
             file,
-            generation: header.generation,
+            generation,
             groups: 0,
             end: BLOCK as u64,
             limit,
@@ -602,7 +606,7 @@ impl<I: Io> Journal<I> {
         let mut state = self.state.borrow_mut();
         state.settling -= 1;
         if full.is_settled() {
-            state.free.push(full.file);
+            state.free_up(full);
         } else {
             log::warn!(
                 "{}: kept for the next start: it holds records of a partition that went offline",
@@ -677,6 +681,13 @@ impl<I: Io> Waiting<I> {
 }
 
 impl<I: Io> State<I> {
+    /// A settled file may be used again.
+    fn free_up(&mut self, used: Used<I>) {
+        self.ended
+            .retain(|(generation, _)| *generation != used.generation);
+        self.free.push(used.file);
+    }
+
     /// What has gathered, as far as it goes in one group.
     fn next_group(&mut self, bytes_max: usize) -> Vec<Waiting<I>> {
         let mut bytes = GROUP_HEAD_BYTES;

@@ -16,10 +16,9 @@
 //! | 4 | version u32 = 1 |
 //! | 8 | generation u64: rises with each use of a shard's files |
 //! | 16 | used u32: 1 where groups of this generation count, 0 where none does |
-//! | 20 | zero u32 |
-//! | 24 | generation of the file that was written before this one u64; 0: none |
-//! | 32 | how many groups that one has u64 |
-//! | 40 | CRC of bytes 0 to 39 |
+//! | 20 | how many of the following count u32, at most 16 |
+//! | 24 | sixteen times: the generation of a file that is full and not settled u64, and how many groups it has u64 |
+//! | 280 | CRC of bytes 0 to 279 |
 //!
 //! | group at | field | entry at | field |
 //! |---|---|---|---|
@@ -47,7 +46,12 @@ pub const EXTENSION: &str = "journal";
 const FILE_MAGIC: &[u8; 4] = b"KLMJ";
 const GROUP_MAGIC: &[u8; 4] = b"KLMG";
 const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 44;
+const EARLIER_AT: usize = 24;
+/// Files that are full and not settled: two, and those of partitions that failed.
+pub const EARLIER_MAX: usize = 16;
+const HEADER_CRC_AT: usize = EARLIER_AT + 16 * EARLIER_MAX;
+/// Within a sector, which is written whole or not at all.
+const HEADER_BYTES: usize = HEADER_CRC_AT + 4;
 pub const GROUP_HEAD_BYTES: usize = 40;
 const ENTRY_HEAD_BYTES: usize = 64;
 
@@ -78,12 +82,13 @@ pub fn parse_file_name(name: &str) -> Option<(ShardId, u32)> {
 }
 
 /// The first block of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     pub generation: u64,
     pub used: bool,
-    /// The file that was written before: its generation, and how many groups it has.
-    pub previous: (u64, u64),
+    /// The files that were full and not settled when this use began: their generations, and
+    /// how many groups they have. So a bad group there is told from one that was never whole.
+    pub earlier: Vec<(u64, u64)>,
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -103,10 +108,15 @@ impl Header {
         block[4..8].copy_from_slice(&VERSION.to_le_bytes());
         block[8..16].copy_from_slice(&self.generation.to_le_bytes());
         block[16..20].copy_from_slice(&u32::from(self.used).to_le_bytes());
-        block[24..32].copy_from_slice(&self.previous.0.to_le_bytes());
-        block[32..40].copy_from_slice(&self.previous.1.to_le_bytes());
-        let crc = crc::iso_hdlc(&block[..40]);
-        block[40..44].copy_from_slice(&crc.to_le_bytes());
+        assert!(self.earlier.len() <= EARLIER_MAX);
+        block[20..24].copy_from_slice(&(self.earlier.len() as u32).to_le_bytes());
+        for (n, (generation, groups)) in self.earlier.iter().enumerate() {
+            let pair = &mut block[EARLIER_AT + 16 * n..][..16];
+            pair[..8].copy_from_slice(&generation.to_le_bytes());
+            pair[8..].copy_from_slice(&groups.to_le_bytes());
+        }
+        let crc = crc::iso_hdlc(&block[..HEADER_CRC_AT]);
+        block[HEADER_CRC_AT..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     }
 
     /// None where nothing was written yet. A header is one sector, which a disk writes
@@ -121,7 +131,10 @@ impl Header {
         if &bytes[0..4] != FILE_MAGIC {
             return Err("it does not begin with KLMJ".to_owned());
         }
-        let (is, says) = (crc::iso_hdlc(&bytes[..40]), u32_at(bytes, 40));
+        let (is, says) = (
+            crc::iso_hdlc(&bytes[..HEADER_CRC_AT]),
+            u32_at(bytes, HEADER_CRC_AT),
+        );
         if is != says {
             return Err(format!(
                 "its header's CRC is {is:08x}, and it says {says:08x}"
@@ -133,10 +146,20 @@ impl Header {
                 "it is of version {version}; this Klamm knows {VERSION}"
             ));
         }
+        let count = u32_at(bytes, 20) as usize;
+        if count > EARLIER_MAX {
+            return Err(format!(
+                "its header names {count} files, of {EARLIER_MAX} at most"
+            ));
+        }
+        let earlier = (0..count).map(|n| {
+            let at = EARLIER_AT + 16 * n;
+            (u64_at(bytes, at), u64_at(bytes, at + 8))
+        });
         Ok(Some(Header {
             generation: u64_at(bytes, 8),
             used: u32_at(bytes, 16) != 0,
-            previous: (u64_at(bytes, 24), u64_at(bytes, 32)),
+            earlier: earlier.collect(),
         }))
     }
 }
@@ -329,7 +352,7 @@ mod tests {
         let header = Header {
             generation: 9,
             used: true,
-            previous: (8, 77),
+            earlier: vec![(8, 77), (5, 3)],
         };
         let mut block = vec![1; BLOCK];
         header.encode(&mut block);

@@ -15,7 +15,7 @@
 //! | no file, a header of zeros, a header that says unused | nothing counts | nothing |
 //! | no whole group at the end of the newest file, none of its generation behind | torn, never acknowledged | ends there |
 //! | a bad group, a whole one of the same generation behind it | it was synced: damage | error, nothing is opened |
-//! | a file that ends before the group that the next file says was its last | it was synced: damage | error, nothing is opened |
+//! | a file that ends before the group that a later file says was its last | it was synced: damage | error, nothing is opened |
 //! | a bad header | a header is one sector, never torn: damage | error, nothing is opened |
 //! | an entry of a folder that is gone, or is of another topic id | deleted | skipped |
 //! | an entry of a segment that has a successor | a segment with a successor was synced whole | skipped |
@@ -99,11 +99,13 @@ pub async fn replay<I: Io>(
     held.sort_by_key(|h: &Held<I>| (h.shard, h.header.generation));
     let brought = RefCell::new(Vec::new());
     for (n, one) in held.iter().enumerate() {
-        let next = held.get(n + 1).filter(|next| next.shard == one.shard);
-        let groups = next
-            .map(|next| next.header.previous)
-            .filter(|(generation, _)| *generation == one.header.generation)
-            .map(|(_, groups)| groups);
+        let newer = held[n + 1..]
+            .iter()
+            .filter(|newer| newer.shard == one.shard);
+        let groups = newer
+            .flat_map(|newer| &newer.header.earlier)
+            .find(|(generation, _)| *generation == one.header.generation)
+            .map(|(_, groups)| *groups);
         replay_file(io, data, one, groups, &brought).await?;
     }
     let all = !config.clean && count_folders(io, data).await? >= config.sync_all_from;
@@ -218,7 +220,7 @@ pub(super) async fn retire<I: Io>(
     let header = Header {
         generation,
         used: false,
-        previous: (0, 0),
+        earlier: Vec::new(),
     };
     write_header(io, file, path, header).await
 }
@@ -317,7 +319,7 @@ pub(super) fn parse(
         }
         if groups.is_some_and(|groups| number < groups) {
             let what = format!(
-                "its groups end with number {number}, and the file that was written next says that there were more"
+                "its groups end with number {number}, and a file that was written later says that there were more"
             );
             return Err((at, what));
         }

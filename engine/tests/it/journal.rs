@@ -323,7 +323,7 @@ fn a_stop_in_order_leaves_nothing_to_replay() {
     for name in sim.list("/data/journal") {
         let bytes = sim.read_stable(format!("/data/journal/{name}")).unwrap();
         let header = Header::decode(&bytes[..4096]).unwrap();
-        assert!(header.is_none_or(|h| !h.used), "{name}: {header:?}");
+        assert!(header.as_ref().is_none_or(|h| !h.used), "{name}: {header:?}");
     }
     let io = sim.restart();
     let before = sim.sync_points();
