@@ -527,7 +527,7 @@ impl<I: Io> Journal<I> {
             Header {
                 generation: state.generation,
                 used: true,
-                earlier: state.ended[state.ended.len().saturating_sub(EARLIER_MAX)..].to_vec(),
+                earlier: earlier(&state.ended),
             }
         };
         let generation = header.generation;
@@ -594,7 +594,7 @@ impl<I: Io> Journal<I> {
             return full;
         }
         let JournalFile { file, path, .. } = &full.file;
-        match replay::retire(&self.io, file, path, full.generation).await {
+        match replay::retire(&self.io, file, path, full.generation, Vec::new()).await {
             Ok(()) => full.file.used = false,
             // Its next use writes the header anew, and does not begin unless that is synced.
             Err(offline) => log::warn!("{offline}; the next start may take longer"),
@@ -644,7 +644,9 @@ impl<I: Io> Journal<I> {
                 .chain(current)
                 .partition::<Vec<_>, _>(Used::is_settled);
             state.kept = kept;
-            state.free.extend(settled.into_iter().map(|used| used.file));
+            for used in settled {
+                state.free_up(used);
+            }
             let used = state.free.iter_mut().filter(|file| file.used);
             used.map(|file| {
                 file.used = false;
@@ -652,11 +654,17 @@ impl<I: Io> Journal<I> {
             })
             .collect()
         };
+        let kept = earlier(&self.state.borrow().ended);
         for (file, path, generation) in retired {
-            replay::retire(&self.io, &file, &path, generation).await?;
+            replay::retire(&self.io, &file, &path, generation, kept.clone()).await?;
         }
         Ok(())
     }
+}
+
+/// As many as a header has room for, the newest.
+fn earlier(ended: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    ended[ended.len().saturating_sub(EARLIER_MAX)..].to_vec()
 }
 
 impl<I: Io> Waiting<I> {

@@ -13,7 +13,7 @@
 //! | header at | field |
 //! |---|---|
 //! | 0 | magic "KLMJ" |
-//! | 4 | version u32 = 1 |
+//! | 4 | version u32 = 2 |
 //! | 8 | generation u64: rises with each use of a shard's files |
 //! | 16 | used u32: 1 where groups of this generation count, 0 where none does |
 //! | 20 | how many of the following count u32, at most 16 |
@@ -45,7 +45,7 @@ pub const EXTENSION: &str = "journal";
 
 const FILE_MAGIC: &[u8; 4] = b"KLMJ";
 const GROUP_MAGIC: &[u8; 4] = b"KLMG";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const EARLIER_AT: usize = 24;
 /// Files that are full and not settled: two, and those of partitions that failed.
 pub const EARLIER_MAX: usize = 16;
@@ -131,6 +131,10 @@ impl Header {
         if &bytes[0..4] != FILE_MAGIC {
             return Err("it does not begin with KLMJ".to_owned());
         }
+        let version = u32_at(bytes, 4);
+        if version == 1 && crc::iso_hdlc(&bytes[..40]) == u32_at(bytes, 40) {
+            return Header::decode_first_version(bytes).map(Some);
+        }
         let (is, says) = (
             crc::iso_hdlc(&bytes[..HEADER_CRC_AT]),
             u32_at(bytes, HEADER_CRC_AT),
@@ -140,7 +144,6 @@ impl Header {
                 "its header's CRC is {is:08x}, and it says {says:08x}"
             ));
         }
-        let version = u32_at(bytes, 4);
         if version != VERSION {
             return Err(format!(
                 "it is of version {version}; this Klamm knows {VERSION}"
@@ -161,6 +164,22 @@ impl Header {
             used: u32_at(bytes, 16) != 0,
             earlier: earlier.collect(),
         }))
+    }
+
+    /// Of a file of version 1, in which the groups lie otherwise.
+    fn decode_first_version(bytes: &[u8]) -> Result<Header, String> {
+        if u32_at(bytes, 16) != 0 {
+            return Err(
+                "it is of version 1, which this Klamm does not read; start the one that wrote \
+                 it once more, and stop it in order"
+                    .to_owned(),
+            );
+        }
+        Ok(Header {
+            generation: u64_at(bytes, 8),
+            used: false,
+            earlier: Vec::new(),
+        })
     }
 }
 

@@ -82,11 +82,15 @@ pub async fn replay<I: Io>(
     let dir = data.join(FOLDER);
     let mut held = Vec::new();
     let mut surplus = Vec::new();
+    let mut counted = BTreeMap::new();
     for (shard, _, path) in list(io, &dir).await? {
         if usize::from(shard.0) >= shards {
             surplus.push(path.clone());
         }
         let (file, header) = open_file::<I>(io, &path).await?;
+        // It says so of other files also where nothing of its own counts.
+        let earlier = header.iter().flat_map(|header| header.earlier.clone());
+        counted.extend(earlier.map(|(generation, groups)| ((shard, generation), groups)));
         if let Some(header) = header.filter(|h| h.used) {
             held.push(Held {
                 path,
@@ -98,20 +102,14 @@ pub async fn replay<I: Io>(
     }
     held.sort_by_key(|h: &Held<I>| (h.shard, h.header.generation));
     let brought = RefCell::new(Vec::new());
-    for (n, one) in held.iter().enumerate() {
-        let newer = held[n + 1..]
-            .iter()
-            .filter(|newer| newer.shard == one.shard);
-        let groups = newer
-            .flat_map(|newer| &newer.header.earlier)
-            .find(|(generation, _)| *generation == one.header.generation)
-            .map(|(_, groups)| *groups);
+    for one in &held {
+        let groups = counted.get(&(one.shard, one.header.generation)).copied();
         replay_file(io, data, one, groups, &brought).await?;
     }
     let all = !config.clean && count_folders(io, data).await? >= config.sync_all_from;
     let committed = commit(io, data, brought.into_inner(), all).await?;
     for one in &held {
-        retire(io, &one.file, &one.path, one.header.generation).await?;
+        retire(io, &one.file, &one.path, one.header.generation, Vec::new()).await?;
     }
     drop(held);
     if !surplus.is_empty() {
@@ -216,11 +214,12 @@ pub(super) async fn retire<I: Io>(
     file: &Rc<I::File>,
     path: &Path,
     generation: u64,
+    earlier: Vec<(u64, u64)>,
 ) -> Result<(), Offline> {
     let header = Header {
         generation,
         used: false,
-        earlier: Vec::new(),
+        earlier,
     };
     write_header(io, file, path, header).await
 }
