@@ -1,8 +1,8 @@
 //! What a start makes of the journals that a crash has left.
 //!
 //! ```text
-//!   every file, oldest use first:  groups -> entries by partition -> written where they are
-//!   missing -> synced, and marked as committed
+//!   every file, synced, oldest use first:  groups -> entries by partition -> written where
+//!   they are missing, and marked as committed -> synced
 //!   then every file is retired: its header says that nothing in it counts
 //! ```
 //!
@@ -103,6 +103,11 @@ pub async fn replay<I: Io>(
     held.sort_by_key(|h: &Held<I>| (h.shard, h.header.generation));
     let brought = RefCell::new(Vec::new());
     for one in &held {
+        // What a killed process wrote last may not be synced, and is read all the same. The
+        // mark that is about to say that it is committed may outlive a power cut that the
+        // segment's bytes do not: then they must still be here.
+        let synced = one.file.fdatasync().await;
+        synced.map_err(|e| Offline::failed("sync", &one.path, e))?;
         let groups = counted.get(&(one.shard, one.header.generation)).copied();
         replay_file(io, data, one, groups, &brought).await?;
     }
