@@ -4,7 +4,7 @@ use crate::world::*;
 use klamm_engine::config::LogConfig;
 use klamm_engine::error::Offline;
 use klamm_engine::io::Io;
-use klamm_engine::io::sim::{OpKind, PowerCut, Sim, SimIo};
+use klamm_engine::io::sim::{OpKind, PowerCut, Sim, SimIo, When};
 use klamm_engine::journal::layout::Header;
 use klamm_engine::journal::{self, JournalConfig, ReplayConfig};
 use klamm_engine::partition::Partition;
@@ -488,6 +488,51 @@ fn a_flipped_bit_is_put_right_or_told_and_harms_nothing_else() {
             });
             if opened.is_ok() {
                 assert!(crash > 5, "it was cut short at each sync before");
+                break;
+            }
+        }
+    }
+}
+
+/// A process that is killed leaves a group that was written and not synced. The start reads
+/// it, and takes its records for committed: from then on they stay, wherever the power goes.
+#[test]
+fn a_group_that_a_killed_process_had_only_written_stays_or_was_never_there() {
+    // How much of it was written when it was killed, and what the power cut keeps.
+    for seed in 0..400 {
+        let micros = seed % 20 * 20;
+        for crash in 1.. {
+            let sim = Sim::from_seed(seed);
+            let io = sim.io();
+            let killed = sim.try_run(async {
+                let store = start(&io, small()).await.unwrap();
+                let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+                put(&orders, 0).await.unwrap();
+                orders.append(&batch(&[value(1, 300)], 5)).expect("taken");
+                sim.kill_in(Duration::from_micros(micros));
+                io.sleep(Duration::from_secs(1)).await;
+            });
+            assert!(killed.is_err(), "after {micros} us");
+
+            let io = sim.restart();
+            let at = sim.sync_points() + crash;
+            sim.crash_at_sync_how(at, When::Before, PowerCut::Random);
+            let seen = sim.try_run(async {
+                let store = start(&io, small()).await.unwrap();
+                let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+                numbers(&orders).await
+            });
+            sim.power_cut();
+            let io = sim.restart();
+            let left = sim.run(async {
+                let store = start(&io, small()).await.unwrap();
+                let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+                numbers(&orders).await
+            });
+            let all = [(0, value(0, 300)), (1, value(1, 300))];
+            assert!(left == all || left == all[..1], "sync {crash}: {left:?}");
+            if let Ok(seen) = seen {
+                assert!(left.len() >= seen.len(), "sync {crash}: it was seen");
                 break;
             }
         }
