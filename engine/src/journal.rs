@@ -115,6 +115,8 @@ pub struct Journal<I: Io> {
     progress: Rc<Signal>,
     failed: RefCell<Option<Offline>>,
     told_no_room: Cell<bool>,
+    /// A file is being settled; another one waits for its turn.
+    settles: Cell<bool>,
     backlog: Rc<Backlog<I>>,
 }
 
@@ -240,6 +242,7 @@ impl<I: Io> Journal<I> {
             progress: Signal::new(),
             failed: RefCell::default(),
             told_no_room: Cell::new(false),
+            settles: Cell::new(false),
             backlog: Backlog::new(config.backlog_bytes_max),
         }))
     }
@@ -579,10 +582,16 @@ impl<I: Io> Journal<I> {
         members.sort_by_key(|(member, upto)| (member.id, *upto));
         let this = self.clone();
         self.io.spawn(async move {
+            // Two at once that hold segments of the same partitions back from other syncs, each
+            // some of them, would wait for one another.
+            let free = || (!this.settles.get()).then_some(());
+            this.progress.until(free).await;
+            this.settles.set(true);
             let all_from = this.config.sync_all_from;
             this.until_zeroed(&full.file.ready).await;
             settling::settle(&this.io, &full.file.file, &this.dir, members, all_from).await;
             let full = this.retire(full).await;
+            this.settles.set(false);
             this.settled(full);
         });
     }

@@ -4,7 +4,7 @@ use crate::world::*;
 use klamm_engine::config::LogConfig;
 use klamm_engine::error::Offline;
 use klamm_engine::io::Io;
-use klamm_engine::io::sim::{OpKind, PowerCut, Sim, SimIo, When};
+use klamm_engine::io::sim::{Faults, OpKind, PowerCut, Sim, SimIo, When};
 use klamm_engine::journal::layout::Header;
 use klamm_engine::journal::{self, JournalConfig, ReplayConfig};
 use klamm_engine::partition::Partition;
@@ -536,5 +536,34 @@ fn a_group_that_a_killed_process_had_only_written_stays_or_was_never_there() {
                 break;
             }
         }
+    }
+}
+
+/// Files that are settled one behind another hold the same partitions' segments.
+#[test]
+fn files_that_are_full_at_the_same_time_are_settled_one_after_the_other() {
+    for seed in 0..60 {
+        let sim = Sim::from_seed(seed);
+        sim.faults(Faults {
+            slow: 0.3,
+            slow_max: Duration::from_millis(20),
+            ..Faults::default()
+        });
+        let io = sim.io();
+        sim.run(async {
+            let config = JournalConfig {
+                file_bytes: 4 * 4096,
+                sync_all_from: 1,
+                ..small()
+            };
+            let store = start(&io, config).await.unwrap();
+            let writers = (0..6).map(async |index| {
+                let orders = open_in(&store, "orders", 7, index).await.unwrap();
+                for n in 0..40 {
+                    put(&orders, n).await.unwrap();
+                }
+            });
+            futures_util::future::join_all(writers).await;
+        });
     }
 }
