@@ -13,6 +13,7 @@
 //! Nothing here is shared between shards and nothing locks. A profile that is off reads
 //! no clock. Only what ended well is counted: a failed write latches its log anyway.
 
+pub mod hgrm;
 mod series;
 
 pub use series::{Series, Unit};

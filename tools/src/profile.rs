@@ -140,8 +140,7 @@ fn write_hgrm(args: &Args, snapshot: &Snapshot) -> Outcome {
     };
     for entry in snapshot.entries.iter().filter(|e| e.series.count() > 0) {
         let path = folder.join(hgrm::file_name(entry));
-        fs::File::create(&path)
-            .and_then(|file| hgrm::write(&mut io::BufWriter::new(file), &entry.series))
+        fs::write(&path, hgrm::text(&entry.series))
             .map_err(|e| Failure::Other(format!("could not write {}: {e}", path.display())))?;
     }
     Ok(())

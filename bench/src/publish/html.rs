@@ -179,7 +179,7 @@ fn percentiles(of: &[Measurement], names: &[String]) -> Plot {
             name: name.clone(),
             colour: n,
             dashed: false,
-            points: points.iter().map(|at| (at.quantile, at.ms)).collect(),
+            points: points.iter().map(|at| (at.quantile, at.value)).collect(),
         }
     });
     let series: Vec<Series> = series.collect();

@@ -1,19 +1,7 @@
-//! HdrHistogram's own text form, which its plotters read: percentiles by value.
-//!
-//! ```text
-//!        Value     Percentile TotalCount 1/(1-Percentile)
-//!
-//!       12.096 0.000000000000          1           1.00
-//! ```
-//!
-//! Times are in microseconds; bytes and counts as they are.
+//! One .hgrm file for each series: times in microseconds, bytes and counts as they are.
 
-use klamm_engine::profile::{Series, Unit};
+use klamm_engine::profile::{Series, Unit, hgrm};
 use klamm_net::profile::Entry;
-use std::io::{self, Write};
-
-/// Ticks for each halving of the distance to 100 %, as HdrHistogram's own tools have it.
-const TICKS: u32 = 5;
 
 /// `produce-sync.us.hgrm`: where it is from, what it is and its unit.
 pub fn file_name(entry: &Entry) -> String {
@@ -31,44 +19,12 @@ pub fn file_name(entry: &Entry) -> String {
     format!("{}-{}.{unit}hgrm", plain(&entry.group), plain(&entry.name))
 }
 
-pub fn write(to: &mut impl Write, series: &Series) -> io::Result<()> {
+pub fn text(series: &Series) -> String {
     let scale = match series.unit() {
         Unit::Nanos => 1000.0,
         Unit::Bytes | Unit::Count => 1.0,
     };
-    let histogram = series.histogram();
-    writeln!(
-        to,
-        "{:>12} {:>14} {:>10} {:>14}\n",
-        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
-    )?;
-    let mut seen = 0;
-    for step in histogram.iter_quantiles(TICKS) {
-        seen += step.count_since_last_iteration();
-        let quantile = step.quantile_iterated_to();
-        write!(
-            to,
-            "{:12.3} {quantile:14.12} {seen:10}",
-            step.value_iterated_to() as f64 / scale
-        )?;
-        if quantile < 1.0 {
-            writeln!(to, " {:14.2}", 1.0 / (1.0 - quantile))?;
-        } else {
-            writeln!(to)?;
-        }
-    }
-    let (mean, deviation) = (histogram.mean() / scale, histogram.stdev() / scale);
-    let max = histogram.max() as f64 / scale;
-    writeln!(
-        to,
-        "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]"
-    )?;
-    writeln!(
-        to,
-        "#[Max     = {max:12.3}, Total count    = {:12}]",
-        histogram.len()
-    )?;
-    to.flush()
+    hgrm::text(series.histogram(), scale)
 }
 
 #[cfg(test)]
@@ -89,9 +45,7 @@ mod tests {
     fn percentiles_rise_to_all_and_the_end_sums_up() {
         let values: Vec<u64> = (1..=1000).map(|n| n * 1000).collect();
         let entry = entry("Produce", "sync", Unit::Nanos, &values);
-        let mut text = Vec::new();
-        write(&mut text, &entry.series).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        let text = text(&entry.series);
         let rows: Vec<Vec<f64>> = text
             .lines()
             .skip(2)
