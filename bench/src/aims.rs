@@ -72,6 +72,8 @@ pub enum Row {
     Latency,
     /// End to end at 10,000 records a second: p99 under 2 ms.
     Tail,
+    /// One 100-byte record a request, 64 connections, beside Apache Kafka as shipped.
+    Small,
     /// 64 connections under load: at most 2 system calls a request.
     Syscalls,
     /// 10,000 idle connections: under 100 MiB, under 1 % of a core.
@@ -137,6 +139,7 @@ impl Taking<'_> {
             Row::Librdkafka => writes::librdkafka(self),
             Row::Partitions => writes::partitions(self),
             Row::Latency => writes::latency(self),
+            Row::Small => writes::small_requests(self),
             Row::Syscalls => writes::system_calls(self),
             Row::Cold => reads::cold(self),
             Row::Recent => reads::recent(self),

@@ -3,7 +3,8 @@
 //! ```text
 //!   start --answered--> settle 2 s --> CPU before ... SECONDS ... CPU after, memory
 //!       with --connections: 32 connects and ApiVersions written, 32 answers read, until
-//!       all are there; they stay open, and say nothing more
+//!       all are there; they stay open, and say nothing more, or with --waiting each a
+//!       Fetch, which is not answered as long as nobody writes
 //! ```
 //!
 //! CPU time is utime + stime of all its threads, from /proc; memory is VmRSS and its
@@ -15,7 +16,7 @@ use crate::broker::Binary;
 use crate::data_folder::DataFolder;
 use crate::process::{Cpu, Memory};
 use crate::report::{Figure, Report};
-use crate::topics::Topics;
+use crate::topics::{FETCH_VERSION, Topics};
 use crate::{Common, Outcome, cores, wire, zookeeper};
 use kafka_protocol::messages::ApiVersionsRequest;
 use std::io::{self, Read, Write};
@@ -43,7 +44,14 @@ pub struct Args {
     /// Connections that are open, and were each answered once.
     #[arg(long, value_name = "N", default_value_t = 0)]
     connections: u32,
+
+    /// Each of them is a consumer at its partition's end, and waits for a record.
+    #[arg(long, requires = "connections", requires = "partitions")]
+    waiting: bool,
 }
+
+/// A consumer's Fetch is not to be answered while it is watched.
+const LONGER_THAN_WATCHED: Duration = Duration::from_secs(60);
 
 const CPU_PERCENT_AIM: f64 = 1.0;
 const MEMORY_MIB_AIM: f64 = 64.0;
@@ -74,6 +82,7 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
     let klamm = Binary::find(common, common.cores())?;
     let clients = match args.connections {
         0 => "no clients".to_owned(),
+        n if args.waiting => format!("{n} consumers that wait"),
         n => format!("{n} connections that say nothing"),
     };
     let workload = format!(
@@ -85,21 +94,35 @@ pub fn run(args: &Args, common: &Common) -> Outcome<Report> {
     let mut report = Report::new("idle", workload, Some(&klamm))?;
     let folder = DataFolder::make(&common.data)?;
     let mut running = klamm.start(&folder.join("broker"))?;
+    let mut topics = None;
     if args.partitions > 0 {
-        Topics::create(&mut running.connection, args.partitions)?
-            .append(&mut running.connection)?;
+        let mut with = Topics::create(&mut running.connection, args.partitions)?;
+        with.append(&mut running.connection)?;
+        topics = Some(with);
     }
     drop(running.connection);
     let pid = running.broker.pid();
     let fresh = Memory::of(pid)?.resident_bytes;
-    let connections = connect(args.connections, running.broker.address())
+    let mut connections = connect(args.connections, running.broker.address())
         .map_err(|e| format!("{} connections: {e}", args.connections))?;
+    if let (true, Some(topics)) = (args.waiting, &topics) {
+        let wait = SETTLE + Duration::from_secs(args.seconds) + LONGER_THAN_WATCHED;
+        for (consumer, socket) in (0..).zip(&mut connections) {
+            let request = topics.wait_for_more(consumer, wait);
+            wire::encode(2, FETCH_VERSION, &request)
+                .and_then(|request| socket.write_all(&request))
+                .map_err(|e| format!("Fetch: {e}"))?;
+        }
+    }
     thread::sleep(SETTLE);
 
     let (before, began) = (Cpu::of(pid)?, Instant::now());
     thread::sleep(Duration::from_secs(args.seconds));
     let (used, watched) = (Cpu::of(pid)? - before, began.elapsed());
     let memory = Memory::of(pid)?;
+    if args.waiting {
+        still_waiting(&connections)?;
+    }
     drop(connections);
     running.broker.stop()?;
 
@@ -175,6 +198,21 @@ fn connect(count: u32, broker: SocketAddr) -> io::Result<Vec<TcpStream>> {
         all.append(&mut some);
     }
     Ok(all)
+}
+
+/// An answer would mean that something else was watched than consumers that wait.
+fn still_waiting(connections: &[TcpStream]) -> Outcome {
+    for socket in connections {
+        let look = socket
+            .set_nonblocking(true)
+            .and_then(|()| socket.peek(&mut [0]));
+        match look {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(format!("a consumer that waits: {e}")),
+            Ok(_) => return Err("a consumer was answered, though there was no record".to_owned()),
+        }
+    }
+    Ok(())
 }
 
 fn source(connection: u32) -> Ipv4Addr {

@@ -24,6 +24,8 @@ use kafka_protocol::records::{
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub const FETCH_VERSION: i16 = 11;
+
 const TOPICS: i32 = 10;
 const RECORDS_A_BATCH: i64 = 10;
 const RECORD_BYTES: usize = 100;
@@ -158,7 +160,7 @@ impl Topics {
         loop {
             refusals = 0;
             let answer = connection
-                .call(11, &self.fetch(&left))
+                .call(FETCH_VERSION, &self.fetch(&left))
                 .map_err(|e| format!("Fetch: {e}"))?;
             if answer.error_code != 0 {
                 return Err(format!("Fetch answers with error {}", answer.error_code));
@@ -198,6 +200,18 @@ impl Topics {
                 thread::sleep(ASK_EVERY);
             }
         }
+    }
+
+    /// As a consumer that has read one partition's every record: no answer until there is one
+    /// more, or until `wait` is over.
+    pub fn wait_for_more(&self, consumer: u32, wait: Duration) -> FetchRequest {
+        let partitions = u32::try_from(self.partitions_each * TOPICS).expect("not below 0");
+        let at = i32::try_from(consumer % partitions).expect("a partition's number");
+        let mut request = self.fetch(&[(at % TOPICS, vec![at / TOPICS])]);
+        request.topics[0].partitions[0].fetch_offset = self.next_offset;
+        request
+            .with_min_bytes(1)
+            .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
     }
 
     fn fetch(&self, left: &[(i32, Vec<i32>)]) -> FetchRequest {

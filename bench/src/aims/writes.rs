@@ -3,6 +3,7 @@
 //! ```text
 //!   bulk     1 partition, 1 connection, 5 requests under way, 1 MiB of 1 KiB records each
 //!   small    16 partitions, 16 connections, 16 KiB a request: the Java producer's batch
+//!   tiny     the same with 64 connections, a record of 100 bytes a request
 //!   many     1,000 partitions, 64 batches of 16 KiB a request, 4 connections:
 //!            1,280 batches under way, so that all partitions are written at once
 //!            against 1 partition, requests of as many bytes, as many of them under way
@@ -269,6 +270,35 @@ pub fn latency(taking: &mut Taking<'_>) -> Outcome {
         .add(Figure::median("latency_tail", "  Klamm's p99.9 : p50", tails, "x").aim_under(5.0));
     taking.shown.extend(rounds.shown());
     Ok(())
+}
+
+/// No aim is set for it: what a client costs that does not batch.
+pub fn small_requests(taking: &mut Taking<'_>) -> Outcome {
+    let mut spec = small(taking);
+    spec.connections = 64;
+    (spec.content.record_bytes, spec.content.batch_bytes) = (100, 1);
+    let repeats = taking.args.repeats;
+    let rounds = taking.with_bout("small", Against::Kafka, |_, bout, _| {
+        bout.rounds(repeats, |target| run_once(&spec, target))
+    })?;
+    beside(
+        taking,
+        &rounds,
+        "small",
+        "produce, a 100-byte record a request, 64 connections",
+        "/s",
+        |m| Some(m.records_per_second()),
+        None,
+    )?;
+    beside(
+        taking,
+        &rounds,
+        "small_per_cpu_second",
+        "  records a server's CPU second",
+        "/s",
+        records_per_cpu_second,
+        None,
+    )
 }
 
 pub fn system_calls(taking: &mut Taking<'_>) -> Outcome {
