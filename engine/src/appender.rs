@@ -25,7 +25,9 @@
 //!   The two are never of one round: writes of a round may land in any order.
 //! - After the first failed write or sync nothing is written or acknowledged again.
 
+mod gathering;
 mod journaled;
+mod marking;
 mod placing;
 mod sync;
 
@@ -34,25 +36,21 @@ pub use journaled::{Journaled, Settling};
 use crate::config::LogConfig;
 use crate::error::Offline;
 use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
-use crate::mark::{self, Mark};
+use crate::mark::Mark;
 use crate::marker::Marker;
 use crate::profile::LogProfile;
 use crate::segment::{LogPosition, Segment, file_name};
 use crate::signal::Signal;
-use crate::tail::{Chunk, Tail, TailCache};
+use crate::tail::{Tail, TailCache};
 use crate::units::{BytePos, Nanos, Offset};
 use futures_util::future::{join, join_all};
+use gathering::{Filling, Gathered, Round};
 use placing::Unplaced;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
-
-/// The largest chunk, and so the largest write. Direct writes gain little beyond it,
-/// and a chunk is what a reader keeps alive.
-const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// What one round writes at most. A batch may be larger and take several rounds, the last
 /// of which is synced; so what is unsynced is bounded by this and the largest batch.
@@ -63,14 +61,6 @@ const ROUND_BYTES_MAX: u64 = 16 << 20;
 /// recovery reads what is reserved, to know that it is zeros.
 const ALLOCATE_BYTES_MIN: u64 = 64 << 10;
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
-
-/// A log that stays idle this long writes its mark once more. Long enough that a
-/// producer which waits for each answer does not pay for it.
-const IDLE_MARK_AFTER: Duration = Duration::from_millis(5);
-
-/// A log that stays idle this long has its mark synced: from then on it is known to be
-/// committed to its last byte, and bit rot there is no torn tail any more.
-const IDLE_SYNC_AFTER: Duration = Duration::from_secs(1);
 
 pub struct Appender<I: Io> {
     io: I,
@@ -124,30 +114,6 @@ struct State<I: Io> {
     held: bool,
     sync_due: bool,
     closed: bool,
-}
-
-/// A chunk that still takes bytes.
-struct Filling<I: Io> {
-    segment: Rc<Segment<I>>,
-    start: BytePos,
-    buf: I::Buf,
-    used: usize,
-    /// The end of the last batch that ends in or before this chunk.
-    whole: LogPosition,
-}
-
-/// A chunk that waits for its round.
-struct Gathered<I: Io> {
-    segment: Rc<Segment<I>>,
-    chunk: Rc<Chunk<I>>,
-    whole: LogPosition,
-}
-
-/// What is written at once. Without chunks only a sync or a new segment is due.
-struct Round<I: Io> {
-    segment: Rc<Segment<I>>,
-    chunks: Vec<Rc<Chunk<I>>>,
-    whole: LogPosition,
 }
 
 /// Where an appender goes on: a recovered log's end, all of it committed.
@@ -621,102 +587,6 @@ impl<I: Io> Appender<I> {
         segment.file().expect("the open segment has a file")
     }
 
-    /// The mark that says how far the log is committed, with a window that what may be
-    /// unsynced by the next one never leaves.
-    fn mark_of(&self, committed: LogPosition) -> Mark {
-        let state = self.state.borrow();
-        let config = self.config.borrow();
-        let window = if config.acks_committed() && state.committed.offset >= state.stable.offset {
-            // Half of it until the mark is synced again, and then twice what one sync is of.
-            let batch = config.batch_bytes_max.max(state.largest_batch);
-            4 * (ROUND_BYTES_MAX + batch as u64 + BLOCK as u64)
-        } else {
-            mark::UNBOUNDED
-        };
-        Mark {
-            segment: committed.segment,
-            pos: committed.pos,
-            offset: committed.offset,
-            window,
-        }
-    }
-
-    /// Marks a log that was just opened as committed to its end, which recovery has seen
-    /// to. Damage is no torn tail from here on; where the mark that was found is a synced one
-    /// and not far behind, from a second later on, as of any log that falls idle.
-    pub async fn mark_opened(self: &Rc<Self>) -> Result<(), Offline> {
-        let committed = self.committed();
-        let mark = self.mark_of(committed);
-        if self.marker.synced() == Some(mark) {
-            return Ok(());
-        }
-        if self.marker.is_due(committed.segment, committed.pos) {
-            return self.marker.commit(mark).await;
-        }
-        self.marker.note(mark).await?;
-        self.plan_idle_sync();
-        Ok(())
-    }
-
-    fn plan_idle_mark(self: &Rc<Self>) {
-        if self.idle_mark_planned.replace(true) {
-            return;
-        }
-        let (io, this) = (self.io.clone(), Rc::downgrade(self));
-        self.io.spawn(async move {
-            io.sleep(IDLE_MARK_AFTER).await;
-            let Some(this) = this.upgrade() else { return };
-            this.idle_mark_planned.set(false);
-            if let Some(mark) = this.idle_mark()
-                && this.marker.written() != Some(mark)
-                && let Err(offline) = this.marker.note(mark).await
-            {
-                this.latch(offline);
-            }
-        });
-    }
-
-    fn plan_idle_sync(self: &Rc<Self>) {
-        if self.idle_sync_planned.replace(true) {
-            return;
-        }
-        let (io, this) = (self.io.clone(), Rc::downgrade(self));
-        self.io.spawn(async move {
-            let mut seen = None;
-            loop {
-                io.sleep(IDLE_SYNC_AFTER).await;
-                let Some(this) = this.upgrade() else { return };
-                let rounds = this.rounds.get();
-                let idle_since = seen.replace(rounds);
-                if this.offline().is_some() || this.state.borrow().closed {
-                    break;
-                }
-                let Some(mark) = this.idle_mark() else {
-                    continue;
-                };
-                if this.marker.synced() == Some(mark) {
-                    this.idle_sync_planned.set(false);
-                    break;
-                }
-                if idle_since == Some(rounds)
-                    && let Err(offline) = this.marker.commit(mark).await
-                {
-                    this.latch(offline);
-                }
-            }
-        });
-    }
-
-    /// The mark of a log on which nothing is under way.
-    fn idle_mark(&self) -> Option<Mark> {
-        let committed = {
-            let state = self.state.borrow();
-            let idle = !state.flushing && !state.closed;
-            (idle && self.offline.borrow().is_none()).then_some(state.committed)
-        }?;
-        Some(self.mark_of(committed))
-    }
-
     /// Resolves once everything below `upto` is safe enough to be acknowledged.
     pub fn acknowledged(
         self: &Rc<Self>,
@@ -765,126 +635,5 @@ impl<I: Io> Drop for Held<I> {
         let mut state = self.appender.state.borrow_mut();
         state.held = false;
         self.appender.flush_soon(&mut state);
-    }
-}
-
-impl<I: Io> State<I> {
-    /// The filling chunk, made or replaced where there is no room. `left` is how much
-    /// of the batch is still to come.
-    fn filling_with_room(
-        &mut self,
-        io: &I,
-        segment: &Rc<Segment<I>>,
-        left: usize,
-    ) -> &mut Filling<I> {
-        if self.filling.as_ref().is_some_and(|f| f.used == f.buf.len()) {
-            self.seal_filling();
-        }
-        let whole = self.dirty;
-        let (head, start) = (&self.head, self.head_start);
-        // Each chunk of a round is twice the one before it: a lone small batch costs one
-        // block, a burst of them few writes, and no more than half is ever unused.
-        let grown = BLOCK << self.gathered.len().min(16);
-        let filling = self.filling.get_or_insert_with(|| {
-            let want = (head.len() + left).max(grown).next_multiple_of(BLOCK);
-            let mut buf = io.alloc(want.min(CHUNK_BYTES_MAX));
-            buf.as_mut()[..head.len()].copy_from_slice(head);
-            Filling {
-                segment: segment.clone(),
-                start,
-                buf,
-                used: head.len(),
-                whole,
-            }
-        });
-        assert_eq!(filling.segment.base, segment.base, "one segment a chunk");
-        filling
-    }
-
-    /// Bytes are taken for `segment` from here on: the successor of the newest one.
-    fn go_to(&mut self, segment: &Rc<Segment<I>>) {
-        assert_eq!(
-            segment.base, self.dirty.offset,
-            "a segment goes on where the last ended"
-        );
-        self.seal_filling();
-        self.head.clear();
-        self.head_start = BytePos::ZERO;
-        self.dirty = segment.start();
-        self.newest = segment.clone();
-    }
-
-    /// Hands the filling chunk over to the rounds, and keeps its last, partial block.
-    fn seal_filling(&mut self) {
-        let Some(mut filling) = self.filling.take() else {
-            return;
-        };
-        let held_bytes = filling.buf.len();
-        let padded = filling.used.next_multiple_of(BLOCK);
-        filling.buf.shrink(padded);
-        // The buffer comes with what it was used for before.
-        filling.buf.as_mut()[filling.used..].fill(0);
-        let block = filling.used / BLOCK * BLOCK;
-        self.head.clear();
-        self.head
-            .extend_from_slice(&filling.buf[block..filling.used]);
-        self.head_start = filling.start.plus(block as u64);
-        let end = filling.start.plus(filling.used as u64);
-        let base = filling.segment.base;
-        self.gathered.push_back(Gathered {
-            segment: filling.segment,
-            chunk: Chunk::new(base, filling.start, end, filling.buf, held_bytes),
-            whole: filling.whole,
-        });
-    }
-
-    /// What to write next, or None where all is written, no sync is due and no segment is
-    /// to be begun.
-    fn next_round(&mut self) -> Option<Round<I>> {
-        // The filling chunk goes along only where all before it do. Left behind half full
-        // it would be followed, in one round, by a chunk that begins inside of it.
-        let waiting: usize = self.gathered.iter().map(|g| g.chunk.buf.len()).sum();
-        let one_segment = self
-            .gathered
-            .iter()
-            .all(|g| g.segment.base == self.newest.base);
-        if (waiting as u64) < ROUND_BYTES_MAX && one_segment {
-            self.seal_filling();
-        }
-        let Some(first) = self.gathered.front() else {
-            let sync = self.sync_due && self.committed != self.stable;
-            let begin = self.newest.base != self.open.base;
-            return (sync || begin).then(|| Round {
-                segment: self.newest.clone(),
-                chunks: Vec::new(),
-                whole: self.stable,
-            });
-        };
-        let mut round = Round {
-            segment: first.segment.clone(),
-            chunks: Vec::new(),
-            whole: self.stable,
-        };
-        let mut bytes = 0;
-        while let Some(next) = self.gathered.front() {
-            // One chunk at least; they are all smaller than a round.
-            let fits =
-                bytes + next.chunk.buf.len() as u64 <= ROUND_BYTES_MAX + CHUNK_BYTES_MAX as u64;
-            if next.segment.base != round.segment.base || !fits {
-                break;
-            }
-            let Some(next) = self.gathered.pop_front() else {
-                break;
-            };
-            let (start, len) = (next.chunk.start, next.chunk.buf.len() as u64);
-            if let Some(last) = round.chunks.last() {
-                let end = last.start.plus(last.buf.len() as u64);
-                assert!(end <= start, "a round writes no block twice");
-            }
-            bytes += len;
-            round.whole = next.whole;
-            round.chunks.push(next.chunk);
-        }
-        Some(round)
     }
 }

@@ -19,7 +19,8 @@
 //!   the segment's blocks, none of them twice.
 //! - One placing at a time, and none beside a round that is written here.
 
-use super::{Appender, CHUNK_BYTES_MAX};
+use super::Appender;
+use super::gathering::CHUNK_BYTES_MAX;
 use crate::error::Offline;
 use crate::io::{Buf, Io, write_whole};
 use crate::journal::Backlog;
