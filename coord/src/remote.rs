@@ -24,23 +24,26 @@
 //! commit checks that the claim stands, so that of two brokers that both think a group
 //! theirs only the last one's commits are taken.
 
+mod claims;
+mod reading;
+
 use crate::core::coordinator::{Core, CoreConfig, Effect, Output, Request, Response};
-use crate::core::groups::{self, Record, TopicOffsets};
 use crate::core::image::{Broker, Image};
-use crate::core::offsets::CommittedOffset;
 use crate::core::path;
 use crate::core::tree::{Event, EventKind, MultiError, Op, OpResult, Seen, TreeError};
 use crate::core::zookeeper::SessionId;
 use crate::core::{Now, Token};
 use crate::desk::{Answer, Desk};
 use crate::driver::{Host, Stopped};
+use claims::{Claim, group_node, not_ours};
 use futures_channel::oneshot;
 use futures_util::future::{self, Either};
 use klamm_engine::io::Io;
 use klamm_engine::signal::Signal;
-use klamm_engine::units::{LeaderEpoch, Nanos, Offset, TimestampMs};
+use klamm_engine::units::{Nanos, TimestampMs};
+use reading::{Dirty, everything};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -154,32 +157,6 @@ pub struct Remote<I: Io, H: Host, E: Ensemble> {
     changed: Rc<Signal>,
     armed: Cell<Option<Nanos>>,
     stopped: RefCell<Option<Stopped>>,
-}
-
-/// This broker's hold on a group.
-#[derive(Clone, Debug)]
-enum Claim {
-    /// Being read; who asked waits for the signal.
-    Loading,
-    /// The version of `/consumers/GROUP` that makes it ours.
-    Held { version: i32 },
-}
-
-/// A node that was read.
-struct Read {
-    path: String,
-    /// How many multis had been sent before.
-    at: u64,
-    seen: Option<Seen>,
-    /// Where those were asked for too, and the node is there.
-    children: Option<Vec<String>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Dirty {
-    path: String,
-    /// And everything below it.
-    whole: bool,
 }
 
 impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
@@ -554,295 +531,6 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
         }
     }
 
-    /// Reads what has changed until nothing has.
-    fn read_dirty(self: &Rc<Self>) {
-        if !self.dirty.borrow().is_empty() && !self.reading.replace(true) {
-            self.io.spawn(self.clone().run_reads());
-        }
-    }
-
-    /// What one change did is read together and shown together: a topic is not seen
-    /// without its partitions.
-    async fn run_reads(self: Rc<Self>) {
-        while self.stopped.borrow().is_none() {
-            let dirty: Vec<Dirty> = self.dirty.borrow_mut().drain(..).collect();
-            if dirty.is_empty() {
-                self.in_doubt.set(false);
-                self.unread.set(false);
-                self.core.borrow_mut().reflected(now(&self.io));
-                if self.image_due.replace(false) {
-                    let image = self.core.borrow_mut().image();
-                    self.gathered.borrow_mut().image = Some(image);
-                }
-                self.collect();
-                break;
-            }
-            match self.read_again(dirty).await {
-                Ok(read) => self.take_over(read),
-                Err(lost) => {
-                    // Which of it was read does not matter: whoever reads next reads all,
-                    // after the reconnection most likely.
-                    log::debug!("not read: {}", lost.why);
-                    *self.dirty.borrow_mut() = everything().collect();
-                    if !self.unread.replace(true) {
-                        self.io.spawn(self.clone().run_rereads());
-                    }
-                    break;
-                }
-            }
-            self.collect();
-        }
-        self.reading.set(false);
-        self.changed.wake();
-    }
-
-    /// Where it is not the connection that failed nobody says when to read again.
-    async fn run_rereads(self: Rc<Self>) {
-        loop {
-            self.io.sleep(READ_AGAIN).await;
-            if !self.unread.get() || self.stopped.borrow().is_some() {
-                break;
-            }
-            self.read_everything_again();
-        }
-    }
-
-    async fn read_again(self: &Rc<Self>, dirty: Vec<Dirty>) -> Result<Vec<Read>, Lost> {
-        let (whole, single): (Vec<Dirty>, Vec<Dirty>) = dirty.into_iter().partition(|d| d.whole);
-        let mut single: Vec<String> = single.into_iter().map(|d| d.path).collect();
-        let mut known = HashSet::new();
-        single.retain(|path| known.insert(path.clone()));
-        let mut read = self.read(&single).await?;
-        read.extend(self.read_whole(outermost(whole)).await?);
-        Ok(read)
-    }
-
-    async fn read_all(self: &Rc<Self>) -> Result<(), Lost> {
-        let read = self.read_whole(MIRRORED.map(str::to_owned).into()).await?;
-        self.take_over(read);
-        let read = self.read(&[CONSUMERS.to_owned()]).await?;
-        self.take_over(read);
-        Ok(())
-    }
-
-    /// Reads nodes, all at once.
-    async fn read(self: &Rc<Self>, paths: &[String]) -> Result<Vec<Read>, Lost> {
-        let at = self.sent.get();
-        let asked: Vec<_> = paths.iter().map(|path| self.ensemble.read(path)).collect();
-        let mut read = Vec::with_capacity(paths.len());
-        for (path, answer) in paths.iter().zip(asked) {
-            let seen = match answer.await? {
-                Ok(seen) => Some(seen),
-                Err(TreeError::NoNode) => None,
-                Err(error) => {
-                    log::error!("{path} can't be read: {error}");
-                    continue;
-                }
-            };
-            read.push(Read {
-                path: path.clone(),
-                at,
-                seen,
-                children: None,
-            });
-        }
-        Ok(read)
-    }
-
-    /// Reads nodes and all below them, those above first: level by level, as a server lets
-    /// reads wait for the session's writes before them, which may be slow.
-    async fn read_whole(self: &Rc<Self>, roots: Vec<String>) -> Result<Vec<Read>, Lost> {
-        let mut all = Vec::new();
-        let mut level = roots;
-        while !level.is_empty() {
-            let lists: Vec<_> = level
-                .iter()
-                .map(|path| self.ensemble.children(path))
-                .collect();
-            let mut read = self.read(&level).await?;
-            let mut children = HashMap::new();
-            for (path, list) in level.drain(..).zip(lists) {
-                children.insert(path, list.await?.unwrap_or_default());
-            }
-            for read in &mut read {
-                let there = children.remove(&read.path).unwrap_or_default();
-                level.extend(there.iter().map(|name| child(&read.path, name)));
-                read.children = read.seen.is_some().then_some(there);
-            }
-            all.extend(read);
-        }
-        Ok(all)
-    }
-
-    /// Shows what was read, and forgets what is not there any more.
-    fn take_over(&self, read: Vec<Read>) {
-        let touched = self.touched.borrow();
-        // What was done after the read was sent is not in it; its own event is to come.
-        let is_old = |path: &str, at: u64| touched.get(path).is_some_and(|later| *later > at);
-        let mut core = self.core.borrow_mut();
-        let mut seen = Vec::with_capacity(read.len());
-        for Read {
-            path,
-            at,
-            seen: what,
-            children,
-        } in read
-        {
-            if is_old(&path, at) {
-                continue;
-            }
-            if let Some(there) = children {
-                let here = core.tree().children(&path);
-                let here: Vec<String> = here
-                    .into_iter()
-                    .flatten()
-                    .map(|n| child(&path, n))
-                    .collect();
-                let there: HashSet<String> = there.iter().map(|n| child(&path, n)).collect();
-                let gone = here
-                    .into_iter()
-                    .filter(|p| !there.contains(p) && !is_old(p, at));
-                seen.extend(gone.map(|path| (path, None)));
-            }
-            seen.push((path, what));
-        }
-        core.reflect(&seen);
-    }
-
-    // -- groups
-
-    /// The groups that a request speaks of.
-    fn groups_of(&self, request: &Request) -> Vec<String> {
-        use groups::Request as Group;
-        let Request::Group(request) = request else {
-            return Vec::new();
-        };
-        match request {
-            Group::JoinGroup(r) => vec![r.group.clone()],
-            Group::SyncGroup(r) => vec![r.group.clone()],
-            Group::Heartbeat(r) => vec![r.group.clone()],
-            Group::LeaveGroup(r) => vec![r.group.clone()],
-            Group::OffsetCommit(r) => vec![r.group.clone()],
-            Group::OffsetDelete(r) => vec![r.group.clone()],
-            Group::OffsetFetch(r) => r.groups.iter().map(|g| g.group.clone()).collect(),
-            Group::DescribeGroups(r) => r.groups.clone(),
-            Group::DeleteGroups(r) => r.groups.clone(),
-            // Those that are looked after here, as every broker tells of its own.
-            Group::ListGroups(_) => Vec::new(),
-        }
-    }
-
-    fn holds(&self, group: &str) -> bool {
-        matches!(self.groups.borrow().get(group), Some(Claim::Held { .. }))
-            && self.image().group_coordinator(group) == Some(self.me)
-    }
-
-    /// Takes a group over: claims it, then reads its offsets, in this order, so that
-    /// nobody's later commit is missed.
-    async fn claim(self: &Rc<Self>, group: &str) -> Result<(), Stopped> {
-        if self.image().group_coordinator(group) != Some(self.me) {
-            self.let_go(group);
-            return Err(not_ours(group));
-        }
-        loop {
-            let held = self.groups.borrow().get(group).cloned();
-            match held {
-                Some(Claim::Held { .. }) => return Ok(()),
-                Some(Claim::Loading) => {
-                    let (this, name) = (self.clone(), group.to_owned());
-                    let loaded = move || {
-                        let groups = this.groups.borrow();
-                        let loads = matches!(groups.get(&name), Some(Claim::Loading));
-                        (!loads).then_some(())
-                    };
-                    self.changed.until(loaded).await;
-                    if !self.groups.borrow().contains_key(group) {
-                        return Err(not_ours(group));
-                    }
-                }
-                None => break,
-            }
-        }
-        self.groups
-            .borrow_mut()
-            .insert(group.to_owned(), Claim::Loading);
-        let loaded = self.load(group).await;
-        match &loaded {
-            Ok(version) => {
-                let claim = Claim::Held { version: *version };
-                self.groups.borrow_mut().insert(group.to_owned(), claim);
-                let now = now(&self.io);
-                self.core.borrow_mut().clear_members(group, now);
-                self.collect();
-            }
-            Err(_) => self.let_go(group),
-        }
-        self.changed.wake();
-        loaded.map(drop)
-    }
-
-    async fn load(self: &Rc<Self>, group: &str) -> Result<i32, Stopped> {
-        let lost = |lost: Lost| stopped(&format!("the ensemble did not answer: {}", lost.why));
-        let node = group_node(group);
-        let owner = self.me.to_string();
-        let version = loop {
-            let set = self
-                .ensemble
-                .multi(&[Op::set(node.as_str(), owner.as_str())]);
-            match set.await.map_err(lost)? {
-                Ok(results) => match results.first() {
-                    Some(OpResult::Set { stat }) => break stat.version,
-                    other => unreachable!("a set was answered with {other:?}"),
-                },
-                Err(MultiError {
-                    error: TreeError::NoNode,
-                    ..
-                }) => {
-                    let made = self.ensemble.multi(&[Op::create(node.as_str(), "")]);
-                    match made.await.map_err(lost)? {
-                        // There is one to be set now, whoever made it.
-                        Ok(_)
-                        | Err(MultiError {
-                            error: TreeError::NodeExists,
-                            ..
-                        }) => {}
-                        Err(other) => return Err(stopped(&format!("{node}: {}", other.error))),
-                    }
-                }
-                Err(other) => return Err(stopped(&format!("{node}: {}", other.error))),
-            }
-        };
-        let read = self.read_whole(vec![node]).await.map_err(lost)?;
-        self.take_over(read);
-        let record = offsets_in(self.core.borrow().tree(), group, now(&self.io).wall);
-        if let Some(record) = record {
-            self.core.borrow_mut().adopt_group(&record, now(&self.io));
-        }
-        Ok(version)
-    }
-
-    fn let_go(&self, group: &str) {
-        if self.groups.borrow_mut().remove(group).is_none() {
-            return;
-        }
-        let mut core = self.core.borrow_mut();
-        core.let_go_of_group(group);
-        core.reflect(&[(group_node(group), None)]);
-        let mut asked = self.asked.borrow_mut();
-        let tokens: Vec<Token> = asked
-            .iter()
-            .filter(|(_, of)| *of == group)
-            .map(|(token, _)| *token)
-            .collect();
-        for token in tokens {
-            asked.remove(&token);
-            core.abandon(token);
-            self.desk.refuse(token, not_ours(group));
-        }
-        drop((core, asked));
-        self.changed.wake();
-    }
-
     // -- time
 
     async fn run_ticker(self: Rc<Self>) {
@@ -887,83 +575,8 @@ impl<I: Io, H: Host, E: Ensemble> Remote<I, H, E> {
     }
 }
 
-/// Those that are below none of the others, each once.
-fn outermost(mut dirty: Vec<Dirty>) -> Vec<String> {
-    dirty.sort_by_key(|d| d.path.len());
-    let mut kept = HashSet::new();
-    let mut paths = Vec::new();
-    for Dirty { path, .. } in dirty {
-        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
-        if above.chain([path.as_str()]).any(|p| kept.contains(p)) {
-            continue;
-        }
-        kept.insert(path.clone());
-        paths.push(path);
-    }
-    paths
-}
-
-fn everything() -> impl Iterator<Item = Dirty> {
-    MIRRORED.iter().map(|path| Dirty {
-        path: (*path).to_owned(),
-        whole: true,
-    })
-}
-
 fn stopped(why: &str) -> Stopped {
     Stopped { why: why.into() }
-}
-
-fn not_ours(group: &str) -> Stopped {
-    stopped(&format!(
-        "the group {group:?} is looked after by another broker"
-    ))
-}
-
-fn group_node(group: &str) -> String {
-    format!("{CONSUMERS}/{}", path::component(group))
-}
-
-fn child(path: &str, name: &str) -> String {
-    match path {
-        "/" => format!("/{name}"),
-        _ => format!("{path}/{name}"),
-    }
-}
-
-/// A group's offsets as its nodes tell them: the plain numbers, since that is all there
-/// is in them.
-fn offsets_in(tree: &crate::core::tree::Tree, group: &str, at: TimestampMs) -> Option<Record> {
-    let all = format!("{}/offsets", group_node(group));
-    let mut topics: BTreeMap<String, Vec<(i32, CommittedOffset)>> = BTreeMap::new();
-    for topic in tree.children(&all).into_iter().flatten() {
-        let of_topic = format!("{all}/{topic}");
-        for partition in tree.children(&of_topic).into_iter().flatten() {
-            let data = tree.data(&format!("{of_topic}/{partition}")).flatten();
-            let offset = data.and_then(|d| std::str::from_utf8(d).ok()?.trim().parse().ok());
-            let (Some(offset), Ok(partition)) = (offset, partition.parse()) else {
-                continue;
-            };
-            let committed = CommittedOffset {
-                offset: Offset(offset),
-                leader_epoch: LeaderEpoch(-1),
-                metadata: String::new(),
-                at,
-                expires_at: None,
-            };
-            topics
-                .entry(topic.to_owned())
-                .or_default()
-                .push((partition, committed));
-        }
-    }
-    (!topics.is_empty()).then(|| Record::OffsetsCommitted {
-        group: group.to_owned(),
-        topics: topics
-            .into_iter()
-            .map(|(topic, partitions)| TopicOffsets { topic, partitions })
-            .collect(),
-    })
 }
 
 fn now<I: Io>(io: &I) -> Now {

@@ -1,18 +1,21 @@
 //! Brokers that share one coordinator, which is a bare state machine here: each with a
 //! session of its own, and every answer a little late.
 
+use super::reading::outermost;
 use super::*;
 use crate::core::Zxid;
 use crate::core::cluster::{NewTopic, TopicRef};
 use crate::core::group::subscription::{assignment, subscription};
 use crate::core::groups::{
-    JoinGroup, OffsetCommit, OffsetCommitPartition, OffsetCommitTopic, OffsetFetch,
+    self, JoinGroup, OffsetCommit, OffsetCommitPartition, OffsetCommitTopic, OffsetFetch,
     OffsetFetchGroup, Protocol, SyncGroup,
 };
 use crate::core::image::Endpoint;
 use crate::core::settings::BrokerConfig;
 use crate::core::zookeeper::{Client, Connect, Connected, ConnectionId, ZooKeeperConfig};
 use klamm_engine::io::sim::{Sim, SimIo};
+use klamm_engine::units::{LeaderEpoch, Offset};
+use std::collections::HashSet;
 
 /// The ensemble itself.
 struct Ensembles {
