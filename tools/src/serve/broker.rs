@@ -8,6 +8,7 @@
 //!           the others       do what shard 0 submits to them, until it says stop
 //! ```
 
+use crate::serve::core_ports;
 use crate::serve::keeping::Keeping;
 use crate::serve::profile;
 use crate::serve::settings::Settings;
@@ -388,7 +389,11 @@ async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String>
         let plan = plan.clone();
         let (tell, told) = futures_channel::oneshot::channel();
         let door = shards.submit_to(id, async move |local: Rc<Here>| {
-            match Listener::bind(address) {
+            let bound = match port {
+                Port::Shared => Listener::bind(address),
+                Port::Own => Listener::bind_alone(address),
+            };
+            match bound {
                 Ok(listener) => {
                     // Nobody waits only where the shard that asked is gone.
                     let _ = tell.send(Ok(()));
@@ -506,15 +511,9 @@ fn announce(plan: &Plan, shards: usize) {
         (Some(address), None) => format!("             {address} for ZooKeeper clients\n"),
         (None, None) => String::new(),
     };
-    let core_ports: String = match &plan.addresses.core_ports[..] {
-        [] => String::new(),
-        each => {
-            let each: Vec<String> = each.iter().map(|a| a.port().to_string()).collect();
-            format!(
-                "             each core also at a port of its own: {}\n",
-                each.join(", ")
-            )
-        }
+    let core_ports = match core_ports::in_words(&plan.addresses.core_ports) {
+        None => String::new(),
+        Some(ports) => format!("             {ports}: a port for each core\n"),
     };
     println!(
         "klamm {} is ready after {} ms\n\

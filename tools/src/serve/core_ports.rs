@@ -26,18 +26,39 @@ pub fn free(
     let mut taken = vec![(all, "--listen")];
     taken.extend(coordinator.map(|address| (address, "--coordinator-listen")));
     if first == 0 {
-        return any(cores, all.ip(), &taken);
+        return any(cores, all, &taken);
     }
-    chosen(first, cores, all.ip(), &taken)?
+    chosen(first, cores, all, &taken)?
         .into_iter()
         .map(|address| free_port(address, "--core-ports"))
         .collect()
 }
 
-fn any(cores: usize, ip: IpAddr, taken: &[(SocketAddr, &str)]) -> Result<Vec<SocketAddr>, String> {
+/// For a person; None where there are none.
+pub fn in_words(ports: &[SocketAddr]) -> Option<String> {
+    let ports: Vec<u16> = ports.iter().map(SocketAddr::port).collect();
+    let (first, last) = (ports.first()?, ports.last()?);
+    if ports.len() > 1 && ports.is_sorted_by(|a, b| a.checked_add(1) == Some(*b)) {
+        return Some(format!("{first} to {last}"));
+    }
+    let each: Vec<String> = ports.iter().map(u16::to_string).collect();
+    Some(each.join(", "))
+}
+
+/// The same host's.
+fn at(mut host: SocketAddr, port: u16) -> SocketAddr {
+    host.set_port(port);
+    host
+}
+
+fn any(
+    cores: usize,
+    host: SocketAddr,
+    taken: &[(SocketAddr, &str)],
+) -> Result<Vec<SocketAddr>, String> {
     let mut ports = Vec::with_capacity(cores);
     while ports.len() < cores {
-        let port = free_port((ip, 0).into(), "--core-ports")?;
+        let port = free_port(at(host, 0), "--core-ports")?;
         // The system may give one again that nobody listens at yet.
         if !ports.contains(&port) && taken.iter().all(|(by, _)| !is_same(*by, port)) {
             ports.push(port);
@@ -49,7 +70,7 @@ fn any(cores: usize, ip: IpAddr, taken: &[(SocketAddr, &str)]) -> Result<Vec<Soc
 fn chosen(
     first: u16,
     cores: usize,
-    ip: IpAddr,
+    host: SocketAddr,
     taken: &[(SocketAddr, &str)],
 ) -> Result<Vec<SocketAddr>, String> {
     let last = usize::from(first) + cores - 1;
@@ -59,7 +80,7 @@ fn chosen(
              that there is; begin lower, or take fewer --cores"
         ));
     };
-    let ports = (first..=last).map(|port| SocketAddr::from((ip, port)));
+    let ports = (first..=last).map(|port| at(host, port));
     for port in ports.clone() {
         if let Some((_, flag)) = taken.iter().find(|(by, _)| is_same(*by, port)) {
             return Err(format!(
@@ -99,7 +120,7 @@ mod tests {
             (9090, 2, here(9092), Ok(9091)),
             (9090, 3, every, Err("9092 is that of --listen")),
         ] {
-            let ports = chosen(first, cores, here(0).ip(), &[(by, "--listen")]);
+            let ports = chosen(first, cores, here(0), &[(by, "--listen")]);
             match (ports, outcome) {
                 (Ok(ports), Ok(last)) => {
                     assert_eq!(ports.len(), cores);
@@ -113,9 +134,25 @@ mod tests {
     }
 
     #[test]
+    fn ports_in_words_are_few() {
+        let ports = |each: &[u16]| -> Vec<SocketAddr> {
+            let port = |port: &u16| SocketAddr::from(([127, 0, 0, 1], *port));
+            each.iter().map(port).collect()
+        };
+        for (each, words) in [
+            (&[][..], None),
+            (&[9093], Some("9093")),
+            (&[9093, 9094, 9095], Some("9093 to 9095")),
+            (&[40_001, 39_000], Some("40001, 39000")),
+        ] {
+            assert_eq!(in_words(&ports(each)).as_deref(), words);
+        }
+    }
+
+    #[test]
     fn the_system_gives_each_core_another_port() {
         let all = SocketAddr::from(([127, 0, 0, 1], 9092));
-        let ports = any(16, all.ip(), &[(all, "--listen")]).unwrap();
+        let ports = any(16, all, &[(all, "--listen")]).unwrap();
         let mut each: Vec<u16> = ports.iter().map(SocketAddr::port).collect();
         each.sort_unstable();
         each.dedup();
