@@ -9,14 +9,16 @@
 //!                  at the other's    klamm profile: hop, each time
 //! ```
 
+use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    DescribeClusterRequest, DescribeConfigsRequest, FindCoordinatorRequest,
-    IncrementalAlterConfigsRequest, ListGroupsRequest, MetadataRequest, MetadataResponse,
+    BrokerId, CreateTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    FindCoordinatorRequest, IncrementalAlterConfigsRequest, ListGroupsRequest, MetadataRequest,
+    MetadataResponse,
 };
 use klamm_tests::batch::Batch;
 use klamm_tests::broker::{Broker, Setup, klamm};
@@ -209,6 +211,19 @@ fn tools_see_a_node_for_each_core_and_everything_once() {
     // librdkafka asks all nodes, and puts what they say side by side.
     let all = member.fetch_group_list(None, WITHIN).expect("groups");
     assert_eq!(all.groups().len(), 1);
+
+    // A replica is a broker's: which of its cores has it is not for a client to choose.
+    let assignment = CreatableReplicaAssignment::default().with_broker_ids(vec![BrokerId(CORE_1)]);
+    let by_hand = CreatableTopic::default()
+        .with_name(topic("by-hand"))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_assignments(vec![assignment]);
+    let request = CreateTopicsRequest::default().with_topics(vec![by_hand]);
+    let created = client.call(5, &request).expect("an answer");
+    let message = created.topics[0].error_message.as_deref().unwrap_or("");
+    assert_eq!(created.topics[0].error_code, 39, "{message}");
+    assert!(message.contains("1000001"), "{message}");
 
     for address in told.values() {
         let mut node = open(*address);
