@@ -203,12 +203,12 @@ impl Taking<'_> {
         &mut self,
         name: &str,
         other: Against,
-        with: impl FnOnce(&mut Self, &mut Bout) -> Outcome<T>,
+        with: impl FnOnce(&mut Self, &mut Bout, PathBuf) -> Outcome<T>,
     ) -> Outcome<T> {
         self.with_folder(name, |this, folder| {
             let both = [Against::Klamm, other];
             let mut bout = Bout::start(&both, this.common, this.cores, &folder)?;
-            let done = with(this, &mut bout)?;
+            let done = with(this, &mut bout, folder)?;
             bout.stop()?;
             Ok(done)
         })

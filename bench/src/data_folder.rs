@@ -5,7 +5,7 @@
 //!   FOLDER/...            somebody's, and stays as it is
 //! ```
 
-use crate::Outcome;
+use crate::{Outcome, interrupt};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,7 @@ impl DataFolder {
         }
         fs::create_dir_all(path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
+        interrupt::filled(&path);
         fs::write(path.join(MARK), "Made by klamm-bench, which empties it.\n").map_err(failed)?;
         Ok(DataFolder { path })
     }
@@ -48,6 +49,7 @@ impl Drop for DataFolder {
         if let Err(message) = remove(&self.path) {
             eprintln!("klamm-bench: {message}");
         }
+        interrupt::emptied(&self.path);
     }
 }
 

@@ -20,9 +20,11 @@ mod sendfile;
 
 use crate::cores::Cores;
 use crate::data_folder::DataFolder;
+use crate::measurement::Measurement;
 use crate::process::Cpu;
 use crate::report::{Figure, Report};
 use crate::{Common, Outcome};
+use hdrhistogram::Histogram;
 use std::path::Path;
 use std::time::Duration;
 
@@ -117,6 +119,11 @@ impl Floors {
         all.max_by(|a, b| f64::total_cmp(&a.mb_per_second(), &b.mb_per_second()))
     }
 
+    /// The disk at its best in a file of which nothing was written before.
+    pub fn disk_preallocated(&self) -> Option<Floor> {
+        self.best(|id| id.starts_with("disk_preallocated"))
+    }
+
     /// The disk at its best.
     pub fn disk(&self) -> Option<Floor> {
         self.best(|id| id.starts_with("disk_"))
@@ -164,6 +171,19 @@ impl Floors {
 pub fn sync_latency(site: &Site<'_>, times: u64) -> Outcome<[Duration; 2]> {
     let latency = disk::sync_latency(site, times)?;
     Ok([50.0, 99.0].map(|at| Duration::from_nanos(latency.value_at_percentile(at))))
+}
+
+/// The latency of the disk alone where it gets what a round gave the broker: as many requests
+/// a second, as many bytes each, one after another.
+pub fn latency_beside(site: &Site<'_>, measured: &Measurement) -> Outcome<Histogram<u64>> {
+    let requests = measured.requests.max(1);
+    let request_bytes = usize::try_from(measured.bytes / requests).expect("a request's bytes");
+    let site = Site {
+        request_bytes: request_bytes.max(1),
+        ..*site
+    };
+    let per_second = requests as f64 / measured.wall.as_secs_f64();
+    disk::paced_latency(&site, per_second, requests)
 }
 
 const SYNCS: u64 = 1000;
@@ -257,6 +277,8 @@ mod tests {
         assert!(floors.produce().is_some() && floors.recent().is_some());
         let [p50, p99] = sync_latency(&site, 10).unwrap();
         assert!(p50 <= p99 && !p50.is_zero());
+        let paced = disk::paced_latency(&site, 1000.0, 10).unwrap();
+        assert!(paced.len() == 10 && paced.min() > 0);
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
         std::fs::remove_dir(&folder).unwrap();
     }

@@ -30,6 +30,7 @@ mod data_folder;
 mod floors;
 mod hop;
 mod idle;
+mod interrupt;
 mod lanes;
 mod load;
 mod machine;
@@ -48,6 +49,7 @@ mod zookeeper;
 use clap::{Parser, Subcommand};
 use load::Workload;
 use report::Report;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -120,6 +122,10 @@ enum Figure {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(e) = interrupt::catch() {
+        eprintln!("klamm-bench: signals can't be caught: {e}");
+        return ExitCode::FAILURE;
+    }
     let common = &args.common;
     let alone = |report: Outcome<Report>| report.map(|report| (report, Vec::new()));
     let load = |workload, load| load::run_command(workload, load, common);
@@ -137,9 +143,14 @@ fn main() -> ExitCode {
         Figure::Aims(aims) => aims::run(aims, common),
     };
     let shown = taken.and_then(|(report, measurements)| {
-        match common.json {
-            true => println!("{:#}", report.json()),
-            false => print!("{report}"),
+        let text = match common.json {
+            true => format!("{:#}\n", report.json()),
+            false => report.to_string(),
+        };
+        match io::stdout().write_all(text.as_bytes()) {
+            // Whoever reads has read enough.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.map_err(|e| format!("the report can't be printed: {e}"))?,
         }
         publish::publish(common, &report, &measurements)?;
         Ok(report.is_whole())

@@ -7,7 +7,7 @@
 //!   stop() SIGTERM, an exit status that is clean    kill() SIGKILL     drop: kill
 //! ```
 
-use crate::Outcome;
+use crate::{Outcome, interrupt};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Server {
             .stdout(log)
             .stderr(errors);
         let began = Instant::now();
-        let child = command.spawn().map_err(|e| {
+        let child = interrupt::starting(|| command.spawn()).map_err(|e| {
             format!(
                 "{} can't be started: {e}",
                 command.get_program().to_string_lossy()
@@ -139,8 +139,10 @@ impl Server {
 
     /// Between two instructions, as a crash does it.
     pub fn kill(mut self) -> Outcome {
-        let killed = self.child.kill().and_then(|()| self.child.wait());
+        let killed = self.child.kill();
+        interrupt::ending(self.pid());
         killed
+            .and_then(|()| self.child.wait())
             .map(drop)
             .map_err(|e| format!("{} can't be killed: {e}", self.name))
     }
@@ -157,7 +159,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.kill();
-            let _ = self.child.wait();
         }
+        interrupt::ending(self.pid());
+        let _ = self.child.wait();
     }
 }

@@ -8,10 +8,11 @@
 //! test's own profile.
 
 use serde_json::Value;
-use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 fn klamm() -> &'static Path {
     static KLAMM: OnceLock<PathBuf> = OnceLock::new();
@@ -222,4 +223,65 @@ fn a_topic_that_is_not_there_is_an_error_with_a_remedy() {
         errors.contains("topic nowhere") && errors.contains("--topic"),
         "{errors}"
     );
+}
+
+/// Running, and not only waiting for its end to be seen.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
+    !matches!(state, None | Some("Z" | "X"))
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_is_broken_off_leaves_no_broker_and_no_data() {
+    let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("loads-broken-off");
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_klamm-bench"))
+        .args(["produce", "--seconds", "600", "--floor-mib", "0", "--klamm"])
+        .arg(klamm())
+        .arg("--data")
+        .arg(&data)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("klamm-bench");
+    let children = format!("/proc/{0}/task/{0}/children", bench.id());
+    let broker = until("no broker was started", || {
+        let text = fs::read_to_string(&children).unwrap_or_default();
+        text.split_whitespace().next().map(str::to_owned)
+    });
+    assert!(runs(&broker) && data.exists());
+    let pid = bench.id().to_string();
+    let told = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(told.expect("kill").success());
+    let ended = bench.wait().expect("an exit status");
+    assert_eq!(ended.code(), Some(128 + 15));
+    until("the broker stays", || (!runs(&broker)).then_some(()));
+    assert!(!data.exists(), "the data stays");
+}
+
+#[test]
+fn a_reader_of_the_report_may_have_read_enough() {
+    let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("loads-enough");
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_klamm-bench"))
+        .args(["floors", "--mib", "1", "--data"])
+        .arg(&data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("klamm-bench");
+    drop(bench.stdout.take());
+    let output = bench.wait_with_output().expect("an exit status");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{errors}");
 }

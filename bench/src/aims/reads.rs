@@ -6,11 +6,12 @@
 //!   recent   32 MiB in 4 partitions, just written; 4 consumers, over and over
 //!                                                              beside the loopback's rate
 //!   tail     10,000 records a second, acks=all, from due until read
-//!                                                              beside the disk's sync
+//!                                                              beside the disk's sync, and the disk alone
+//!                                                              at the same rate
 //! ```
 
 use super::Taking;
-use crate::floors::{Floor, Floors, Which, sync_latency};
+use crate::floors::{Floor, Floors, Which, latency_beside, sync_latency};
 use crate::load::{Spec, Workload, run_once};
 use crate::measurement::Measurement;
 use crate::report::{Aim, Figure};
@@ -83,11 +84,13 @@ pub fn recent(taking: &mut Taking<'_>) -> Outcome {
 pub fn tail(taking: &mut Taking<'_>) -> Outcome {
     let spec = taking.spec(Workload::Tail);
     let (mut p50, mut p99, mut p99_9) = (Vec::new(), Vec::new(), Vec::new());
-    let mut syncs = Vec::new();
+    let (mut syncs, mut alone, mut to) = (Vec::new(), Vec::new(), Vec::new());
     taking.with_klamm("tail", |taking, klamm, folder| {
         for round in 0..=taking.args.repeats {
             let measured = run_once(&spec, &klamm.target)?;
-            let [sync, _] = sync_latency(&taking.site(&folder, 0), SYNCS)?;
+            let site = taking.site(&folder, 0);
+            let [sync, _] = sync_latency(&site, SYNCS)?;
+            let disk = latency_beside(&site, &measured)?.value_at_percentile(99.0) as f64 / 1e6;
             if round == 0 {
                 continue;
             }
@@ -95,6 +98,8 @@ pub fn tail(taking: &mut Taking<'_>) -> Outcome {
                 to.push(measured.latency_at(at).as_secs_f64() * 1e3);
             }
             syncs.push(sync.as_secs_f64() * 1e3);
+            to.push(measured.latency_at(99.0).as_secs_f64() * 1e3 / disk);
+            alone.push(disk);
             taking.shown_last(measured);
         }
         Ok(())
@@ -109,6 +114,13 @@ pub fn tail(taking: &mut Taking<'_>) -> Outcome {
             syncs,
             "ms",
         ),
+        Figure::median(
+            "tail_disk_p99",
+            "  the disk alone, as many writes and syncs a second: p99",
+            alone,
+            "ms",
+        ),
+        Figure::median("tail_to_disk", "  p99 : the disk's alone", to, "x"),
     ];
     figures
         .into_iter()

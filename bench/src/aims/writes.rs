@@ -12,7 +12,7 @@ use super::{Taking, ratios};
 use crate::against::Against;
 use crate::application::Engine;
 use crate::compare::{Rounds, cpu_per_gb, latency as latency_of, records_per_cpu_second};
-use crate::floors::{Floors, Which};
+use crate::floors::{Floors, Which, latency_beside};
 use crate::load::{Rate, Spec, Workload, run_once};
 use crate::measurement::Measurement;
 use crate::report::{Aim, Figure};
@@ -37,7 +37,7 @@ fn small(taking: &Taking<'_>) -> Spec {
 pub fn floor(taking: &mut Taking<'_>) -> Outcome {
     let spec = bulk(taking);
     let (mut rates, mut lower, mut to) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut disks, mut sockets) = (Vec::new(), Vec::new());
+    let (mut disks, mut sockets, mut new_files) = (Vec::new(), Vec::new(), Vec::new());
     taking.with_klamm("floor", |taking, klamm, folder| {
         let floors_folder = folder.join("floors");
         std::fs::create_dir_all(&floors_folder).map_err(|e| format!("a folder: {e}"))?;
@@ -52,6 +52,11 @@ pub fn floor(taking: &mut Taking<'_>) -> Outcome {
             rates.push(measured.mb_per_second());
             lower.push(floor.mb_per_second());
             disks.extend(floors.disk().map(|floor| floor.mb_per_second()));
+            new_files.extend(
+                floors
+                    .disk_preallocated()
+                    .map(|floor| floor.mb_per_second()),
+            );
             sockets.extend(floors.inward().map(|floor| floor.mb_per_second()));
             to.push(measured.mb_per_second() / floor.mb_per_second());
             taking.shown_last(measured);
@@ -61,6 +66,12 @@ pub fn floor(taking: &mut Taking<'_>) -> Outcome {
     let figures = [
         Figure::median("produce", "produce, 1 MiB requests, synced", rates, "MB/s"),
         Figure::median("produce_disk", "  disk's floor", disks, "MB/s"),
+        Figure::median(
+            "produce_disk_preallocated",
+            "    in a file never written before",
+            new_files,
+            "MB/s",
+        ),
         Figure::median(
             "produce_loopback_crc",
             "  loopback's, with CRC",
@@ -124,7 +135,7 @@ pub fn librdkafka(taking: &mut Taking<'_>) -> Outcome {
     let mut spec = taking.spec(Workload::Produce);
     spec.content.record_bytes = 100;
     let repeats = taking.args.repeats;
-    let rounds = taking.with_bout("librdkafka", Against::Kafka, |_, bout| {
+    let rounds = taking.with_bout("librdkafka", Against::Kafka, |_, bout, _| {
         bout.rounds(repeats, |target| Engine::Librdkafka.run_once(&spec, target))
     })?;
     beside(
@@ -191,18 +202,27 @@ pub fn partitions(taking: &mut Taking<'_>) -> Outcome {
 pub fn latency(taking: &mut Taking<'_>) -> Outcome {
     let mut spec = small(taking);
     let repeats = taking.args.repeats;
-    let (peak, rounds) = taking.with_bout("latency", Against::Kafka, |_, bout| {
+    let mut alone = Vec::new();
+    let (peak, rounds) = taking.with_bout("latency", Against::Kafka, |taking, bout, folder| {
         let kafka = bout.target(1).clone();
         let mut peak = 0.0;
         for _ in 0..PEAK_ROUNDS {
             peak = f64::max(peak, run_once(&spec, &kafka)?.records_per_second());
         }
         spec.rate = Some(Rate::Records(peak / 2.0));
-        Ok((
-            peak,
-            bout.rounds(repeats, |target| run_once(&spec, target))?,
-        ))
+        let klamm = bout.target(0).bootstrap.clone();
+        let rounds = bout.rounds(repeats, |target| {
+            let measured = run_once(&spec, target)?;
+            if target.bootstrap == klamm {
+                let disk = latency_beside(&taking.site(&folder, 0), &measured)?;
+                alone.push(disk.value_at_percentile(99.0) as f64 / 1e6);
+            }
+            Ok(measured)
+        })?;
+        Ok((peak, rounds))
     })?;
+    // As the rounds' own: the first is not counted.
+    alone.remove(0);
     taking.report.add(Figure::new(
         "latency_kafka_peak",
         "Kafka's peak, 16 KiB requests, 16 connections",
@@ -236,6 +256,12 @@ pub fn latency(taking: &mut Taking<'_>) -> Outcome {
         |m| latency_of(m, 99.9),
         None,
     )?;
+    taking.report.add(Figure::median(
+        "latency_disk_p99",
+        "  the disk alone, as many writes and syncs a second: p99",
+        alone,
+        "ms",
+    ));
     let tail = |m: &Measurement| Some(latency_of(m, 99.9)? / latency_of(m, 50.0)?);
     let tails = rounds.values(0, tail).ok_or("no latency was taken")?;
     taking
@@ -284,7 +310,7 @@ fn rate(m: &Measurement) -> Option<f64> {
 /// The bulk load on Klamm and another.
 fn in_turn(taking: &mut Taking<'_>, name: &str, other: Against) -> Outcome<Rounds> {
     let (spec, repeats) = (bulk(taking), taking.args.repeats);
-    taking.with_bout(name, other, |_, bout| {
+    taking.with_bout(name, other, |_, bout, _| {
         bout.rounds(repeats, |target| run_once(&spec, target))
     })
 }

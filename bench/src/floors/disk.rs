@@ -36,6 +36,9 @@ use std::time::{Duration, Instant};
 /// may run, be merged, or wait their turn.
 pub const IN_FLIGHT: usize = 4;
 
+/// Paced requests go round in a file of this length.
+const PACED_FILE_BYTES: u64 = 16 << 20;
+
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Growing,
@@ -119,6 +122,33 @@ pub fn sync_latency(site: &Site<'_>, times: u64) -> Outcome<Histogram<u64>> {
     })
 }
 
+/// The same for requests of the site's length that are due at a rate, each begun when it is
+/// due or when the one before it ended, and its clock from when it was due: what a broker that
+/// syncs before it answers can't be quicker than at that rate.
+pub fn paced_latency(site: &Site<'_>, per_second: f64, times: u64) -> Outcome<Histogram<u64>> {
+    let path = site.folder.join("paced");
+    let request = site.request_bytes.next_multiple_of(BLOCK);
+    let room = (PACED_FILE_BYTES / request as u64).max(1);
+    on_executor(site, path, move |io, path| async move {
+        let file = open(&io, &path, Place::Growing, 0).await?;
+        write(&io, &file, request, room, IN_FLIGHT).await?;
+        let buf = filled(&io, request);
+        let mut latency = measurement::latencies();
+        let began = Instant::now();
+        for n in 0..times {
+            let due = began + Duration::from_secs_f64(n as f64 / per_second);
+            let early = due.saturating_duration_since(Instant::now());
+            if !early.is_zero() {
+                io.sleep(early).await;
+            }
+            write_and_sync(&file, buf.clone(), n % room * request as u64).await?;
+            record(&mut latency, due.elapsed());
+        }
+        io.remove_file(&path).await?;
+        Ok(latency)
+    })
+}
+
 fn cpu() -> io::Result<Cpu> {
     // Of the process: what the kernel's own workers do for a ring is in it.
     Cpu::of_this_process().map_err(io::Error::other)
@@ -183,29 +213,38 @@ async fn write<I: Io>(
     requests: u64,
     in_flight: usize,
 ) -> io::Result<Histogram<u64>> {
-    let mut buf = io.alloc(request);
-    buf.as_mut().copy_from_slice(&noise(request));
-    let buf = Rc::new(buf);
+    let buf = filled(io, request);
     let latency = RefCell::new(measurement::latencies());
     stream::iter(0..requests)
         .map(|n| {
             let (buf, latency) = (buf.clone(), &latency);
             async move {
                 let began = Instant::now();
-                let taken = file.write_at(buf, n * request as u64).await?;
-                if taken < request {
-                    let what = format!("the disk took {taken} of {request} bytes");
-                    return Err(io::Error::new(io::ErrorKind::WriteZero, what));
-                }
-                file.fdatasync().await?;
+                write_and_sync(file, buf, n * request as u64).await?;
                 record(&mut latency.borrow_mut(), began.elapsed());
-                Ok(())
+                Ok::<_, io::Error>(())
             }
         })
         .buffer_unordered(in_flight)
         .try_collect::<()>()
         .await?;
     Ok(latency.into_inner())
+}
+
+fn filled<I: Io>(io: &I, request: usize) -> Rc<I::Buf> {
+    let mut buf = io.alloc(request);
+    buf.as_mut().copy_from_slice(&noise(request));
+    Rc::new(buf)
+}
+
+async fn write_and_sync<F: File>(file: &F, buf: Rc<F::Buf>, at: u64) -> io::Result<()> {
+    let request = buf.len();
+    let taken = file.write_at(buf, at).await?;
+    if taken < request {
+        let what = format!("the disk took {taken} of {request} bytes");
+        return Err(io::Error::new(io::ErrorKind::WriteZero, what));
+    }
+    file.fdatasync().await
 }
 
 fn record(into: &mut Histogram<u64>, took: Duration) {
