@@ -205,8 +205,8 @@ fn rounds(count: u32, spec: &Spec, broker: &broker::Broker) -> Outcome<Rounds> {
     let (mut home, mut elsewhere) = (Vec::new(), Vec::new());
     for round in 0..=count {
         let measured = [
-            turn(Route::Leader, "the partition's core")?,
-            turn(Route::Elsewhere, ELSEWHERE)?,
+            turn(Route::Leader, "Klamm, the partition's core")?,
+            turn(Route::Elsewhere, "Klamm, another core")?,
         ];
         if round > 0 {
             let [at_home, there] = measured;
