@@ -24,6 +24,7 @@ use crate::data_folder::DataFolder;
 use crate::load::{Content, Route, Spec, Target, Workload, run_once};
 use crate::measurement::{Measurement, median_round};
 use crate::report::{Figure, Report};
+use crate::syscalls::{self, By};
 use crate::{Common, Outcome, broker, compare};
 use klamm_engine::codec::Codec;
 use std::path::Path;
@@ -34,8 +35,9 @@ use std::time::Duration;
 /// One broker, each core with a port of its own, and one connection: to the port that
 /// Metadata names as the leader's, and to another core's, in turns. Small requests one at
 /// a time (a record of 100 bytes: synced, not synced, and read again) for latency and CPU
-/// a request; requests of 1 MiB as fast as it goes for CPU a GB. Given are medians of the
-/// rounds with the least and the greatest; a ratio is the median of the rounds' ratios.
+/// a request, and where perf or strace may, system calls of the produces; requests of 1 MiB
+/// as fast as it goes for CPU a GB. Given are medians of the rounds with the least and the
+/// greatest; a ratio is the median of the rounds' ratios.
 #[derive(clap::Args)]
 pub struct Args {
     /// Rounds of each, after an untimed one.
@@ -144,6 +146,10 @@ pub fn run(args: &Args, common: &Common) -> Outcome<(Report, Vec<Measurement>)> 
             let spec = load.spec(time, &client);
             let rounds = rounds(args.rounds, &spec, &started.broker)?;
             rounds.report(load, &mut report);
+            if let Err(why) = report_calls(load, &spec, &started.broker, &mut report) {
+                // Not everybody may look: the rest is worth as much without.
+                report.warn(format!("{}: {why}", load.label));
+            }
             shown.extend([median_round(rounds.home), median_round(rounds.elsewhere)]);
         }
         started.broker.stop()?;
@@ -189,24 +195,58 @@ struct Rounds {
     elsewhere: Vec<Measurement>,
 }
 
-fn rounds(count: u32, spec: &Spec, broker: &broker::Broker) -> Outcome<Rounds> {
-    let turn = |route, server: &str| {
-        let spec = Spec {
-            route,
-            ..spec.clone()
-        };
-        let target = Target {
-            bootstrap: broker.bootstrap(),
-            pid: Some(broker.pid()),
-            server: server.to_owned(),
-        };
-        run_once(&spec, &target)
+fn turn(spec: &Spec, route: Route, broker: &broker::Broker) -> Outcome<Measurement> {
+    let spec = Spec {
+        route,
+        ..spec.clone()
     };
+    let server = match route {
+        Route::Leader => "the partition's core",
+        Route::Elsewhere => ELSEWHERE,
+    };
+    let target = Target {
+        bootstrap: broker.bootstrap(),
+        pid: Some(broker.pid()),
+        server: format!("Klamm, {server}"),
+    };
+    run_once(&spec, &target)
+}
+
+/// System calls a request, all and those that drive a ring, in a round that is watched and
+/// not timed; and who counted them.
+fn calls(spec: &Spec, route: Route, broker: &broker::Broker) -> Outcome<([f64; 2], By)> {
+    // All that the broker does while it is watched is for requests that count.
+    let spec = Spec {
+        warm_up: Duration::ZERO,
+        ..spec.clone()
+    };
+    let (measured, calls, by) = syscalls::during(broker.pid(), || turn(&spec, route, broker))?;
+    let each = |calls: u64| calls as f64 / measured.requests as f64;
+    Ok(([each(calls.all), each(calls.io_uring_enter)], by))
+}
+
+/// Of what is not filled before: that would be counted with the rest.
+fn report_calls(load: &Load, spec: &Spec, broker: &broker::Broker, to: &mut Report) -> Outcome {
+    if !load.is_small || load.workload != Workload::Produce {
+        return Ok(());
+    }
+    let ([all, ring], by) = calls(spec, Route::Leader, broker)?;
+    let ([all_there, ring_there], _) = calls(spec, Route::Elsewhere, broker)?;
+    let label = format!("  system calls a request ({})", by.name());
+    let all = Figure::new(format!("{}_syscalls", load.id), label, all, "calls");
+    to.add(all.beside(ELSEWHERE, vec![all_there]));
+    let id = format!("{}_io_uring_enter", load.id);
+    let ring = Figure::new(id, "    of them io_uring_enter", ring, "calls");
+    to.add(ring.beside(ELSEWHERE, vec![ring_there]));
+    Ok(())
+}
+
+fn rounds(count: u32, spec: &Spec, broker: &broker::Broker) -> Outcome<Rounds> {
     let (mut home, mut elsewhere) = (Vec::new(), Vec::new());
     for round in 0..=count {
         let measured = [
-            turn(Route::Leader, "Klamm, the partition's core")?,
-            turn(Route::Elsewhere, "Klamm, another core")?,
+            turn(spec, Route::Leader, broker)?,
+            turn(spec, Route::Elsewhere, broker)?,
         ];
         if round > 0 {
             let [at_home, there] = measured;
