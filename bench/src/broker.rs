@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 pub struct Binary {
     pub path: PathBuf,
     cores: usize,
+    flags: Vec<String>,
 }
 
 impl Binary {
@@ -40,7 +41,15 @@ impl Binary {
                 path.display()
             )
         })?;
-        Ok(Binary { path, cores })
+        let flags = Vec::new();
+        Ok(Binary { path, cores, flags })
+    }
+
+    /// The same, started with this besides.
+    #[must_use]
+    pub fn flag(mut self, name: &str, value: impl ToString) -> Binary {
+        self.flags.extend([name.to_owned(), value.to_string()]);
+        self
     }
 
     /// Cargo's folder for it says so; nothing else from outside does.
@@ -71,6 +80,7 @@ impl Binary {
         command.arg(self.cores.to_string());
         command.arg("--listen").arg(address.to_string());
         command.arg("--data").arg(folder.join("data"));
+        command.args(&self.flags);
         // What the shell says about a broker is not about this one.
         for (name, _) in
             env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KLAMM_"))
@@ -137,19 +147,49 @@ pub fn ask(address: SocketAddr) -> io::Result<Connection> {
 /// asks again and again at a port nobody listens at may be given that very port, and
 /// then TCP connects it to itself.
 pub fn free_address() -> Outcome<SocketAddr> {
+    let port = free_ports(1)?;
+    Ok((Ipv4Addr::LOCALHOST, port).into())
+}
+
+/// The first of so many that follow each other.
+pub fn free_ports(count: usize) -> Outcome<u16> {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 10_000;
     // Never the same twice in a run: one that was given is not listened at yet.
     static GIVEN: AtomicU32 = AtomicU32::new(0);
-    (0..COUNT)
-        .map(|_| GIVEN.fetch_add(1, Ordering::Relaxed))
-        .map(|n| FIRST + process::id().wrapping_add(n) % COUNT)
-        .filter_map(|port| {
-            Some(SocketAddr::from((
-                Ipv4Addr::LOCALHOST,
-                u16::try_from(port).ok()?,
-            )))
-        })
-        .find(|&address| TcpListener::bind(address).is_ok())
-        .ok_or_else(|| format!("no free port from {FIRST} on"))
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let mut row: Vec<u16> = Vec::new();
+    for _ in 0..COUNT {
+        let n = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + process::id().wrapping_add(n) % COUNT;
+        let port = u16::try_from(port).map_err(|e| e.to_string())?;
+        // After the last port comes the first one again: they do not follow each other.
+        if row.last().is_some_and(|last| last + 1 != port) {
+            row.clear();
+        }
+        match is_free(port) {
+            true => row.push(port),
+            false => row.clear(),
+        }
+        if row.len() == count {
+            return Ok(row[0]);
+        }
+    }
+    Err(format!("no {count} free ports in a row from {FIRST} on"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_in_a_row_are_given_once() {
+        let first = free_ports(3).unwrap();
+        let next = free_address().unwrap().port();
+        assert!(!(first..first + 3).contains(&next));
+        assert!(
+            (first..first + 3)
+                .all(|port| { TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() })
+        );
+    }
 }

@@ -62,6 +62,16 @@ pub enum Workload {
     Mixed,
 }
 
+/// Where a partition's requests go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To its leader, as Metadata has it.
+    Leader,
+    /// To another node, which must be one that serves what it does not lead: another core
+    /// of the same broker.
+    Elsewhere,
+}
+
 /// How many of them a second, in an open loop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
@@ -78,6 +88,7 @@ pub struct Spec {
     /// Of the fresh ones: how many, and the partitions of each.
     pub topics: u32,
     pub partitions: u32,
+    pub route: Route,
     /// Producers, over all leaders; consumers.
     pub connections: u32,
     pub consumers: u32,
@@ -127,6 +138,7 @@ impl Spec {
             named_topics: Vec::new(),
             topics: 1,
             partitions: 1,
+            route: Route::Leader,
             connections: 1,
             consumers: 1,
             content: Content {

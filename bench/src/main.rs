@@ -1,8 +1,8 @@
 //! `klamm-bench`: the figures that Klamm is held against, each by one command.
 //!
 //! ```text
-//!   produce consume tail mixed    compare, aims          start idle coordinator
-//!        |                          |      |   \            |     |     |
+//!   produce consume tail mixed    compare, aims    hop   start idle coordinator
+//!        |                          |      |   \      |     |     |     |
 //!      load, application            |   against: Klamm, Apache Kafka, others
 //!   raw batches, or librdkafka      |      |                |     |     |
 //!        |                          |   broker  server      process    lanes
@@ -28,6 +28,7 @@ mod coordinator;
 mod cores;
 mod data_folder;
 mod floors;
+mod hop;
 mod idle;
 mod interrupt;
 mod lanes;
@@ -114,6 +115,7 @@ enum Figure {
     Tail(load::Args),
     /// Producers and consumers at once.
     Mixed(load::Args),
+    Hop(hop::Args),
     Compare(compare::Args),
     Aims(aims::Args),
 }
@@ -136,6 +138,7 @@ fn main() -> ExitCode {
         Figure::Consume(args) => load(Workload::Consume, args),
         Figure::Tail(args) => load(Workload::Tail, args),
         Figure::Mixed(args) => load(Workload::Mixed, args),
+        Figure::Hop(hop) => hop::run(hop, common),
         Figure::Compare(compare) => compare::run(compare, common),
         Figure::Aims(aims) => aims::run(aims, common),
     };

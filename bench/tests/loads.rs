@@ -185,6 +185,36 @@ fn producers_and_consumers_at_once() {
 }
 
 #[test]
+fn a_request_to_the_partitions_core_beside_one_to_another() {
+    let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("loads-hop");
+    let output = Command::new(env!("CARGO_BIN_EXE_klamm-bench"))
+        .args(["hop", "--rounds", "1", "--seconds", "0.1", "--json"])
+        .arg("--klamm")
+        .arg(klamm())
+        .arg("--data")
+        .arg(data)
+        .output()
+        .expect("klamm-bench");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let figures = report["figures"].as_array().expect("figures");
+    // The server's CPU is counted in ticks of 10 ms: too coarse for so short a round.
+    for id in [
+        "produce_small_p50",
+        "produce_small_unsynced_p99",
+        "fetch_small_rate",
+        "produce_large_rate",
+        "fetch_large_rate",
+    ] {
+        let figure = figures.iter().find(|figure| figure["figure"] == id);
+        let figure = figure.unwrap_or_else(|| panic!("no figure {id} in {report}"));
+        assert!(figure["value"].as_f64() > Some(0.0), "{figure}");
+        assert!(figure["beside"]["value"].as_f64() > Some(0.0), "{figure}");
+    }
+}
+
+#[test]
 fn a_topic_that_is_not_there_is_an_error_with_a_remedy() {
     let output = bench("nowhere", &["produce", "--topic", "nowhere"]);
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -9,6 +9,7 @@
 //!  context      what a handler is given
 //!  answer       what a handler gives back
 //!  errors       what went wrong below -> Kafka's code
+//!  nodes        what clients take for brokers: brokers, or their cores
 //!  following    the image of the cluster -> this shard's partitions
 //!  profile      what each request's time went into
 //!  limits       what one client, and all of them together, may hold
@@ -39,6 +40,7 @@ pub mod group;
 pub mod guard;
 pub mod hosted;
 pub mod limits;
+pub mod nodes;
 mod outbox;
 pub mod profile;
 pub mod route;

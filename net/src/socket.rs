@@ -109,12 +109,21 @@ pub struct Listener {
 impl Listener {
     /// On a shard. All shards give the same address.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
+        Listener::open(address, true)
+    }
+
+    /// On a shard that has the address for itself: it can't be had twice.
+    pub fn bind_alone(address: SocketAddr) -> io::Result<Listener> {
+        Listener::open(address, false)
+    }
+
+    fn open(address: SocketAddr, shared: bool) -> io::Result<Listener> {
         let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
         // glommio's own bind leaves this out, and so fails for a minute after another
         // server was stopped that had connections at this port: an Apache ZooKeeper whose
         // place a coordinator takes.
         socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
+        socket.set_reuse_port(shared)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         // SAFETY: the descriptor is open, and given up by `into_raw_fd`: the listener is its

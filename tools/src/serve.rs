@@ -10,6 +10,7 @@
 
 mod broker;
 mod coordinator;
+mod core_ports;
 mod keeping;
 mod logger;
 mod profile;
@@ -62,6 +63,8 @@ fn serve(args: &Args) -> Result<(), String> {
         Some(address) => Some(free_port(address, "--coordinator-listen")?),
         None => None,
     };
+    let cores = config.cores;
+    let core_ports = core_ports::free(&settings, cores, address, coordinator)?;
     let termination =
         Termination::listen().map_err(|e| format!("signals can't be listened to: {e}"))?;
     // Until the end: then its name goes.
@@ -69,8 +72,11 @@ fn serve(args: &Args) -> Result<(), String> {
     let plan = Arc::new(broker::Plan::new(
         settings,
         folder,
-        address,
-        coordinator,
+        broker::Addresses {
+            all: address,
+            core_ports,
+            coordinator,
+        },
         termination,
         asks,
         started,

@@ -6,11 +6,11 @@
 //! ```
 //!
 //! A leader is where Metadata says: with several brokers, or with one that advertises a
-//! port for each core, the load goes straight there. Topics that nobody named are made
+//! port for each core, the load goes straight there, unless it is to go elsewhere. Topics that nobody named are made
 //! for the run, and deleted behind it.
 
 use super::produce::{self, named};
-use super::{Spec, Target, fetch};
+use super::{Route, Spec, Target, fetch};
 use crate::wire::Connection;
 use crate::{Outcome, broker, topics};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -87,7 +87,7 @@ impl Layout {
             .named_topics
             .is_empty()
             .then_some(spec.partitions as usize);
-        let (places, leaders) = await_leaders(&mut bootstrap, &names, expected)?;
+        let (places, leaders) = await_leaders(&mut bootstrap, &names, expected, spec.route)?;
         let mut layout = Layout {
             places,
             leaders,
@@ -275,10 +275,11 @@ fn await_leaders(
     connection: &mut Connection,
     names: &[String],
     expected: Option<usize>,
+    route: Route,
 ) -> Outcome<Found> {
     let deadline = Instant::now() + READY_WITHIN;
     loop {
-        match leaders(connection, names, expected)? {
+        match leaders(connection, names, expected, route)? {
             Ok(found) => return Ok(found),
             Err(not_yet) if Instant::now() > deadline => {
                 return Err(format!("Metadata: {not_yet} after {READY_WITHIN:?}"));
@@ -292,6 +293,7 @@ fn leaders(
     connection: &mut Connection,
     names: &[String],
     expected: Option<usize>,
+    route: Route,
 ) -> Outcome<Result<Found, String>> {
     let asked = names
         .iter()
@@ -330,6 +332,12 @@ fn leaders(
             let Some(node) = node.filter(|_| partition.error_code == 0) else {
                 let index = partition.partition_index;
                 return Ok(Err(format!("{name}-{index} has no leader")));
+            };
+            let node = match route {
+                Route::Leader => node,
+                Route::Elsewhere => (answer.brokers.iter())
+                    .find(|other| other.node_id != node.node_id)
+                    .ok_or("the broker is one node: there is no other to send requests to")?,
             };
             let leader = match known.get(&node.node_id) {
                 Some(&leader) => leader,

@@ -12,6 +12,7 @@ use crate::kafka::context::Context;
 use crate::kafka::coordinator::{self, ask, of_cluster};
 use crate::kafka::errors::Failure;
 use crate::kafka::group::given;
+use crate::kafka::nodes;
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
@@ -19,12 +20,18 @@ use klamm_coord::core::cluster::{ConfigReplacement, ConfigResource};
 use klamm_engine::io::Io;
 
 pub async fn handle<I: Io>(ctx: Context<I>, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let image = ctx.image();
     let asked = Resources::sort(
         &request.resources,
         |r| r.resource_type,
         |r| &r.resource_name,
-        read,
+        |r| {
+            let read = read(r)?;
+            nodes::alterable(&read.resource, &image, &ctx.local.listener)?;
+            Ok(read)
+        },
     );
+    drop(image);
     let question = coordinator::AlterConfigs {
         resources: asked.sound.clone(),
         validate_only: request.validate_only,

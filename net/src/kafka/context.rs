@@ -185,6 +185,16 @@ impl<I: Io> Local<I> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub address: SocketAddr,
+    /// It connected to this core's own port, and so to the node that this core is.
+    pub own_port: bool,
+}
+
+impl Peer {
+    /// At the port that all cores accept at.
+    pub fn at(address: SocketAddr) -> Peer {
+        let own_port = false;
+        Peer { address, own_port }
+    }
 }
 
 /// One request's surroundings. Cheap to copy.

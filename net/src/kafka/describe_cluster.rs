@@ -1,4 +1,4 @@
-//! DescribeCluster (60), versions 0 and 1: the brokers, the controller, the cluster's id.
+//! DescribeCluster (60), versions 0 and 1: the nodes, the controller, the cluster's id.
 //!
 //! ```text
 //!   v0  flexible from the start     v1  which kind of endpoints: brokers, controllers
@@ -10,9 +10,9 @@
 use crate::kafka::context::Context;
 use crate::kafka::errors::{Code, Failure};
 use crate::kafka::group::text;
+use crate::kafka::nodes::Nodes;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
-use klamm_coord::core::image::Broker;
 use klamm_engine::io::Io;
 
 const BROKERS: i8 = 1;
@@ -32,37 +32,29 @@ pub async fn handle<I: Io>(
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     let image = ctx.image();
-    let brokers = image.brokers.values().map(|broker| &**broker);
-    write(
-        &request,
-        &image.cluster_id,
-        image.controller,
-        brokers,
-        &ctx.local.listener,
-    )
+    let nodes = Nodes::of(&image, &ctx.local.listener);
+    write(&request, &image.cluster_id, image.controller, &nodes)
 }
 
-pub fn write<'a>(
+pub fn write(
     request: &DescribeClusterRequest,
     cluster_id: &str,
     controller: Option<i32>,
-    brokers: impl Iterator<Item = &'a Broker>,
-    listener: &str,
+    nodes: &Nodes<'_>,
 ) -> DescribeClusterResponse {
     if let Err(failure) = check(request.endpoint_type) {
         return DescribeClusterResponse::default()
             .with_error_code(failure.code.0)
             .with_error_message(failure.message.map(text));
     }
-    let brokers: Vec<_> = brokers
-        .filter_map(|broker| {
-            let endpoint = broker.endpoint(listener)?;
-            let broker = DescribeClusterBroker::default()
-                .with_broker_id(BrokerId(broker.id))
-                .with_host(text(endpoint.host.as_str()))
-                .with_port(i32::from(endpoint.port))
-                .with_rack(broker.rack.as_deref().map(text));
-            Some(broker)
+    let brokers: Vec<_> = nodes
+        .all()
+        .map(|node| {
+            DescribeClusterBroker::default()
+                .with_broker_id(BrokerId(node.id))
+                .with_host(text(node.endpoint.host.as_str()))
+                .with_port(i32::from(node.endpoint.port))
+                .with_rack(node.rack.map(text))
         })
         .collect();
     // A controller that a client cannot find among the brokers is none to it.

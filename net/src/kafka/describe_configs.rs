@@ -13,6 +13,7 @@ use crate::kafka::cluster::{failure, sentence};
 use crate::kafka::context::Context;
 use crate::kafka::errors::Failure;
 use crate::kafka::group::text;
+use crate::kafka::nodes;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -39,7 +40,9 @@ pub async fn handle<I: Io>(
     };
     let image = ctx.image();
     let results = request.resources.iter().map(|asked| {
-        let described = image.describe_configs(&read(asked));
+        let mut query = read(asked);
+        query.resource = nodes::described(query.resource, &image, &ctx.local.listener);
+        let described = image.describe_configs(&query);
         write(asked, described.map_err(|error| failure(&error)), detail)
     });
     DescribeConfigsResponse::default().with_results(results.collect())

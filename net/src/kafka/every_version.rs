@@ -106,9 +106,7 @@ impl Front {
             .unwrap();
         request.encode(&mut frame, version).unwrap();
 
-        let peer = Rc::new(Peer {
-            address: "127.0.0.1:50000".parse().unwrap(),
-        });
+        let peer = Rc::new(Peer::at("127.0.0.1:50000".parse().unwrap()));
         let answering = route::start(
             &self.local,
             &peer,

@@ -16,6 +16,7 @@
 use crate::kafka::context::Context;
 use crate::kafka::errors::{Code, Failure};
 use crate::kafka::group::text;
+use crate::kafka::nodes::Nodes;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
@@ -34,11 +35,10 @@ pub async fn handle<I: Io>(
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let image = ctx.image();
-    let listener = &ctx.local.listener;
+    let nodes = Nodes::of(&image, &ctx.local.listener);
     let looks_after = |group: &str| {
-        let id = image.group_coordinator(group)?;
-        let endpoint = image.brokers.get(&id)?.endpoint(listener)?;
-        Some((id, endpoint.clone()))
+        let node = nodes.broker(image.group_coordinator(group)?)?;
+        Some((node.id, node.endpoint.clone()))
     };
     write(&request, looks_after, ctx.version)
 }

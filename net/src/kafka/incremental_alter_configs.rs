@@ -10,6 +10,7 @@ use crate::kafka::context::Context;
 use crate::kafka::coordinator::{self, ask, of_cluster};
 use crate::kafka::errors::Failure;
 use crate::kafka::group::given;
+use crate::kafka::nodes;
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
@@ -20,12 +21,18 @@ pub async fn handle<I: Io>(
     ctx: Context<I>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let image = ctx.image();
     let asked = Resources::sort(
         &request.resources,
         |r| r.resource_type,
         |r| &r.resource_name,
-        read,
+        |r| {
+            let read = read(r)?;
+            nodes::alterable(&read.resource, &image, &ctx.local.listener)?;
+            Ok(read)
+        },
     );
+    drop(image);
     let question = coordinator::IncrementalAlterConfigs {
         resources: asked.sound.clone(),
         validate_only: request.validate_only,

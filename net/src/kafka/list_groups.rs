@@ -4,6 +4,9 @@
 //!   v1  throttle time     v3  flexible
 //!   v4  by state, and the state in the answer (KIP-518)    v5  by type (KIP-848)
 //! ```
+//!
+//! Tools ask every node and put the answers side by side. Of a broker whose cores are nodes
+//! each, the one that FindCoordinator names has all groups; the others have none.
 
 use crate::kafka::context::Context;
 use crate::kafka::group::{self, text};
@@ -11,8 +14,12 @@ use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
 use klamm_coord::core::group::message as coord;
 use klamm_engine::io::Io;
+use klamm_engine::units::ShardId;
 
 pub async fn handle<I: Io>(ctx: Context<I>, request: ListGroupsRequest) -> ListGroupsResponse {
+    if ctx.peer.own_port && ctx.local.cores.here() != ShardId::COORDINATOR {
+        return ListGroupsResponse::default();
+    }
     match group::ask(&ctx, read(&request)).await {
         Ok(listed) => write(listed),
         Err(unavailable) => ListGroupsResponse::default().with_error_code(unavailable.0),

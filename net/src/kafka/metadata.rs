@@ -12,6 +12,7 @@
 use crate::kafka::cluster;
 use crate::kafka::context::Context;
 use crate::kafka::errors::Code;
+use crate::kafka::nodes::Nodes;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -22,7 +23,7 @@ use klamm_coord::core::cluster::{ClusterErrorKind, NewTopic};
 use klamm_coord::core::coordinator::{Request, Response};
 use klamm_coord::core::image::{Image, Topic};
 use klamm_engine::io::Io;
-use klamm_engine::units::TopicId;
+use klamm_engine::units::{PartitionId, TopicId};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use uuid::Uuid;
@@ -63,14 +64,15 @@ pub async fn handle<I: Io>(ctx: Context<I>, request: MetadataRequest) -> Metadat
         refused = create_missing(&ctx, topics).await;
     }
     let image = ctx.image();
+    let nodes = Nodes::of(&image, &ctx.local.listener);
     let topics: Vec<MetadataResponseTopic> = match asked {
         None => image
             .topics()
-            .map(|topic| describe(ctx.version, &image, topic))
+            .map(|topic| describe(ctx.version, &image, &nodes, topic))
             .collect(),
         Some(topics) => topics
             .iter()
-            .map(|topic| answer_one(ctx.version, &image, topic, &refused))
+            .map(|topic| answer_one(ctx.version, &image, &nodes, topic, &refused))
             .collect(),
     };
     let topics = topics.into_iter().map(|topic| {
@@ -87,7 +89,7 @@ pub async fn handle<I: Io>(ctx: Context<I>, request: MetadataRequest) -> Metadat
         NO_OPERATIONS
     };
     MetadataResponse::default()
-        .with_brokers(brokers(&ctx.local.listener, &image))
+        .with_brokers(brokers(&nodes))
         .with_cluster_id(Some(text(&image.cluster_id)))
         .with_controller_id(BrokerId(image.controller.unwrap_or(-1)))
         .with_topics(topics.collect())
@@ -159,6 +161,7 @@ async fn create_missing<I: Io>(
 fn answer_one(
     version: i16,
     image: &Image,
+    nodes: &Nodes<'_>,
     asked: &MetadataRequestTopic,
     refused: &HashMap<String, Code>,
 ) -> MetadataResponseTopic {
@@ -169,7 +172,7 @@ fn answer_one(
         }
         let id = TopicId(*asked.topic_id.as_bytes());
         return match image.topic_by_id(id) {
-            Some(topic) => describe(version, image, topic),
+            Some(topic) => describe(version, image, nodes, topic),
             None => failed(version, asked, Code::UNKNOWN_TOPIC_ID),
         };
     }
@@ -177,7 +180,7 @@ fn answer_one(
         return failed(version, asked, Code::INVALID_REQUEST);
     };
     if let Some(topic) = image.topic(name) {
-        return describe(version, image, topic);
+        return describe(version, image, nodes, topic);
     }
     let code = match refused.get(name) {
         Some(code) => *code,
@@ -199,11 +202,21 @@ fn failed(version: i16, asked: &MetadataRequestTopic, code: Code) -> MetadataRes
         .with_topic_id(asked.topic_id)
 }
 
-fn describe(version: i16, image: &Image, topic: &Topic) -> MetadataResponseTopic {
-    let partitions = topic.partitions.iter().enumerate().map(|(index, p)| {
+fn describe(
+    version: i16,
+    image: &Image,
+    nodes: &Nodes<'_>,
+    topic: &Topic,
+) -> MetadataResponseTopic {
+    let partitions = topic.partitions.iter().zip(0..).map(|(p, index)| {
         let is_there = |id: &i32| image.brokers.contains_key(id);
+        let id = PartitionId {
+            topic: topic.id,
+            index,
+        };
+        let node = |broker: i32| BrokerId(nodes.home(broker, id));
         let leader = p.leader.filter(is_there);
-        let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect();
+        let ids = |ids: &[i32]| ids.iter().copied().map(node).collect();
         let offline: Vec<i32> = p
             .replicas
             .iter()
@@ -216,8 +229,8 @@ fn describe(version: i16, image: &Image, topic: &Topic) -> MetadataResponseTopic
         };
         MetadataResponsePartition::default()
             .with_error_code(code.0)
-            .with_partition_index(index as i32)
-            .with_leader_id(BrokerId(leader.unwrap_or(-1)))
+            .with_partition_index(index)
+            .with_leader_id(leader.map_or(BrokerId(-1), node))
             .with_leader_epoch(p.leader_epoch.0)
             .with_replica_nodes(ids(&p.replicas))
             .with_isr_nodes(ids(&p.isr))
@@ -235,16 +248,13 @@ fn describe(version: i16, image: &Image, topic: &Topic) -> MetadataResponseTopic
         .with_partitions(partitions.collect())
 }
 
-fn brokers(listener: &str, image: &Image) -> Vec<MetadataResponseBroker> {
-    let brokers = image.brokers.values().filter_map(|broker| {
-        let endpoint = broker.endpoint(listener)?;
-        Some(
-            MetadataResponseBroker::default()
-                .with_node_id(BrokerId(broker.id))
-                .with_host(text(&endpoint.host))
-                .with_port(i32::from(endpoint.port))
-                .with_rack(broker.rack.as_deref().map(text)),
-        )
+fn brokers(nodes: &Nodes<'_>) -> Vec<MetadataResponseBroker> {
+    let brokers = nodes.all().map(|node| {
+        MetadataResponseBroker::default()
+            .with_node_id(BrokerId(node.id))
+            .with_host(text(&node.endpoint.host))
+            .with_port(i32::from(node.endpoint.port))
+            .with_rack(node.rack.map(text))
     });
     brokers.collect()
 }

@@ -20,6 +20,7 @@ use crate::kafka::cluster;
 use crate::kafka::context::{Context, Local};
 use crate::kafka::errors::{self, Code, Failure};
 use crate::kafka::hosted::{self, Place};
+use crate::kafka::nodes::Nodes;
 use crate::kafka::profile::Stay;
 use crate::kafka::route::{Answering, Api, Refused};
 use bytes::Bytes;
@@ -311,9 +312,15 @@ fn partition_response<I: Io>(
             // KIP-951: the new leader comes with the news that we are not.
             if ctx.version >= 10 && failure.code == Code::NOT_LEADER_OR_FOLLOWER {
                 let image = ctx.image();
-                if let Some(known) = image.topic(topic).and_then(|t| t.partition(index)) {
+                let topic = image.topic(topic);
+                if let Some((topic, known)) = topic.and_then(|t| Some((t, t.partition(index)?))) {
+                    let nodes = Nodes::of(&image, &ctx.local.listener);
+                    let topic = topic.id;
+                    let leader = known.leader.map_or(-1, |broker| {
+                        nodes.home(broker, PartitionId { topic, index })
+                    });
                     response.current_leader = LeaderIdAndEpoch::default()
-                        .with_leader_id(BrokerId(known.leader.unwrap_or(-1)))
+                        .with_leader_id(BrokerId(leader))
                         .with_leader_epoch(known.leader_epoch.0);
                 }
             }

@@ -19,11 +19,27 @@ pub fn admission(limits: &Limits) -> Admission {
     })
 }
 
+/// Which clients come in at a listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Some of those that connect to the broker.
+    Shared,
+    /// All of those that connect to the node that this core is (`nodes`).
+    Own,
+}
+
 /// Serves one listening socket until the shard is closing, then returns once its
 /// connections are gone (each has `drain_time_max` for what is in flight).
-pub async fn serve<I: Io, A: Accept>(local: Rc<Local<I>>, listener: A, admission: Admission) {
+pub async fn serve<I: Io, A: Accept>(
+    local: Rc<Local<I>>,
+    listener: A,
+    port: Port,
+    admission: Admission,
+) {
+    let own_port = port == Port::Own;
     let take = |socket, address, place| {
-        let connection = Connection::new(local.clone(), Peer { address }, socket);
+        let peer = Peer { address, own_port };
+        let connection = Connection::new(local.clone(), peer, socket);
         local.io.spawn(async move {
             log::debug!("{address} connected");
             let end = connection.run().await;

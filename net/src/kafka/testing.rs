@@ -164,9 +164,7 @@ impl Front {
 }
 
 fn peer() -> Peer {
-    Peer {
-        address: "127.0.0.1:50000".parse().unwrap(),
-    }
+    Peer::at("127.0.0.1:50000".parse().unwrap())
 }
 
 pub fn topic(name: &str, partitions: usize, overrides: &[(&str, &str)]) -> Topic {

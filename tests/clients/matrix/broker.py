@@ -59,6 +59,24 @@ class Klamm(KafkaPort):
         return [self.binary, "serve", *listeners, "--data", data]
 
 
+class KlammCorePorts(Klamm):
+    """Klamm with a port for each core: clients are told of as many nodes. The ports
+    stay over a restart, as an operator's do: a client that knows no other address has
+    to find the broker again."""
+
+    name = "klamm-core-ports"
+    CORES = 2
+
+    def __init__(self):
+        self.first = {}
+
+    def command(self, port, directory):
+        if directory not in self.first:
+            self.first[directory] = free_ports(self.CORES)
+        own = ["--cores", str(self.CORES), "--core-ports", str(self.first[directory])]
+        return [*super().command(port, directory), *own]
+
+
 class Template(KafkaPort):
     """Any broker, by a command line with {port} and {data} in it."""
 
@@ -140,18 +158,29 @@ _taken_lock = threading.Lock()
 
 
 def free_port():
+    return free_ports(1)
+
+
+def free_ports(count):
+    """The first of so many that follow each other."""
     with _taken_lock:
-        for port in random.sample(_PORTS, 500):
-            if port in _taken:
-                continue
-            with socket.socket() as probe:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            _taken.add(port)
-            return port
+        for first in random.sample(_PORTS, 500):
+            ports = range(first, first + count)
+            if ports[-1] in _PORTS and all(map(_is_free, ports)):
+                _taken.update(ports)
+                return first
     raise BrokerError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _is_free(port):
+    if port in _taken:
+        return False
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class Broker:

@@ -8,6 +8,7 @@
 //!           the others       do what shard 0 submits to them, until it says stop
 //! ```
 
+use crate::serve::core_ports;
 use crate::serve::keeping::Keeping;
 use crate::serve::profile;
 use crate::serve::settings::Settings;
@@ -28,8 +29,9 @@ use klamm_net::kafka::context::Local;
 use klamm_net::kafka::cores::Cores;
 use klamm_net::kafka::following;
 use klamm_net::kafka::limits::Limits;
+use klamm_net::kafka::nodes;
 use klamm_net::kafka::profile::watch_stalls;
-use klamm_net::kafka::server::{self, Admission};
+use klamm_net::kafka::server::{self, Admission, Port};
 use klamm_net::profile::socket::Asks;
 use klamm_net::socket::{Connector, Listener};
 use klamm_net::zookeeper;
@@ -54,13 +56,21 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 type Here = Rc<Local<GlommioIo>>;
 type Cluster = Shards<Here>;
 
+/// Where it listens.
+pub struct Addresses {
+    /// Every shard, for Kafka's clients.
+    pub all: SocketAddr,
+    /// Each shard by itself, where they have ports of their own; else none.
+    pub core_ports: Vec<SocketAddr>,
+    /// For ZooKeeper's clients, if they are listened for.
+    pub coordinator: Option<SocketAddr>,
+}
+
 /// What all shards go by.
 pub struct Plan {
     settings: Settings,
     folder: DataFolder,
-    address: SocketAddr,
-    /// Where ZooKeeper's clients are listened for, if they are.
-    coordinator: Option<SocketAddr>,
+    addresses: Addresses,
     termination: Termination,
     /// What `klamm profile` asks; for shard 0 to take.
     asks: Mutex<Option<Asks>>,
@@ -75,8 +85,7 @@ impl Plan {
     pub fn new(
         settings: Settings,
         folder: DataFolder,
-        address: SocketAddr,
-        coordinator: Option<SocketAddr>,
+        addresses: Addresses,
         termination: Termination,
         asks: Option<Asks>,
         started: Instant,
@@ -86,8 +95,7 @@ impl Plan {
         Plan {
             settings,
             folder,
-            address,
-            coordinator,
+            addresses,
             termination,
             asks: Mutex::new(asks),
             started,
@@ -117,8 +125,26 @@ impl Plan {
 
     /// Where clients are told to connect.
     fn advertised(&self) -> (String, u16) {
-        let own = || (self.address.ip().to_string(), self.address.port());
+        let all = self.addresses.all;
+        let own = || (all.ip().to_string(), all.port());
         self.settings.advertise.clone().unwrap_or_else(own)
+    }
+
+    /// What the cluster is told: the address of all shards first, then one a shard.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let (host, port) = self.advertised();
+        let endpoint = |listener, port| Endpoint {
+            listener,
+            protocol: LISTENER.to_owned(),
+            host: host.clone(),
+            port,
+        };
+        let cores = self.addresses.core_ports.iter().enumerate();
+        let cores = cores
+            .map(|(core, address)| endpoint(nodes::core_listener(LISTENER, core), address.port()));
+        std::iter::once(endpoint(LISTENER.to_owned(), port))
+            .chain(cores)
+            .collect()
     }
 }
 
@@ -322,17 +348,10 @@ async fn register(
     keeping: &Keeping<EveryShard>,
     io: &GlommioIo,
 ) -> Result<(), String> {
-    let (host, port) = plan.advertised();
-    let endpoint = Endpoint {
-        listener: LISTENER.to_owned(),
-        protocol: LISTENER.to_owned(),
-        host,
-        port,
-    };
     let broker = Broker {
         id: plan.settings.broker.broker_id,
         rack: plan.settings.broker.rack.clone(),
-        endpoints: vec![endpoint],
+        endpoints: plan.endpoints(),
         hosts_coordinator: false,
     };
     let ensemble = plan.settings.coordinator.ensemble.as_ref();
@@ -359,19 +378,30 @@ type Door = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Has every shard accept connections. The futures end with the last connection.
 async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String> {
+    let own = &plan.addresses.core_ports;
+    assert!(own.is_empty() || own.len() == shards.count(), "one a core");
+    let all = shards
+        .ids()
+        .map(|id| (id, plan.addresses.all, Port::Shared));
+    let own = shards.ids().zip(own).map(|(id, own)| (id, *own, Port::Own));
     let (mut doors, mut bound) = (Vec::new(), Vec::new());
-    for id in shards.ids() {
+    for (id, address, port) in all.chain(own) {
         let plan = plan.clone();
         let (tell, told) = futures_channel::oneshot::channel();
         let door = shards.submit_to(id, async move |local: Rc<Here>| {
-            match Listener::bind(plan.address) {
+            let bound = match port {
+                Port::Shared => Listener::bind(address),
+                Port::Own => Listener::bind_alone(address),
+            };
+            match bound {
                 Ok(listener) => {
                     // Nobody waits only where the shard that asked is gone.
                     let _ = tell.send(Ok(()));
-                    server::serve((*local).clone(), listener, plan.admission.clone()).await;
+                    let admission = plan.admission.clone();
+                    server::serve((*local).clone(), listener, port, admission).await;
                 }
                 Err(e) => {
-                    let _ = tell.send(Err(format!("{} can't be listened at: {e}", plan.address)));
+                    let _ = tell.send(Err(format!("{address} can't be listened at: {e}")));
                 }
             }
         });
@@ -393,7 +423,7 @@ fn listen_for_zookeeper(
     io: &GlommioIo,
     driver: &Rc<Driver<GlommioIo, EveryShard>>,
 ) -> Result<Option<(Rc<Front>, Door)>, String> {
-    let Some(address) = plan.coordinator else {
+    let Some(address) = plan.addresses.coordinator else {
         return Ok(None);
     };
     let listener =
@@ -466,7 +496,10 @@ fn announce(plan: &Plan, shards: usize) {
     } else {
         " (not closed in order before, or new)"
     };
-    let coordinator = match (plan.coordinator, &plan.settings.coordinator.ensemble) {
+    let coordinator = match (
+        plan.addresses.coordinator,
+        &plan.settings.coordinator.ensemble,
+    ) {
         (_, Some(ensemble)) => {
             let servers: Vec<String> = ensemble.servers.iter().map(ToString::to_string).collect();
             format!(
@@ -478,9 +511,14 @@ fn announce(plan: &Plan, shards: usize) {
         (Some(address), None) => format!("             {address} for ZooKeeper clients\n"),
         (None, None) => String::new(),
     };
+    let core_ports = match core_ports::in_words(&plan.addresses.core_ports) {
+        None => String::new(),
+        Some(ports) => format!("             {ports}: a port for each core\n"),
+    };
     println!(
         "klamm {} is ready after {} ms\n\
          \x20 listening  {} for Kafka clients, who are told {host}:{port}\n\
+         {core_ports}\
          {coordinator}\
          \x20 data       {}{state}\n\
          \x20 cores      {shards}\n\
@@ -488,7 +526,7 @@ fn announce(plan: &Plan, shards: usize) {
          \x20            klamm consume greetings --from-beginning --bootstrap {host}:{port}",
         env!("CARGO_PKG_VERSION"),
         plan.started.elapsed().as_millis(),
-        plan.address,
+        plan.addresses.all,
         data.display(),
     );
 }

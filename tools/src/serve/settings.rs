@@ -10,6 +10,7 @@
 
 use crate::serve::coordinator::{self, CoordinatorSettings};
 use klamm_coord::core::settings::BrokerConfig;
+use klamm_net::kafka::nodes::NODE_ID_STEP;
 use klamm_net::kafka::profile;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,12 @@ pub struct Args {
     /// Where clients are told to connect, if that is not where the broker listens.
     #[arg(long, env = "KLAMM_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+
+    /// The first of as many ports as there are cores: each core listens at one of its own,
+    /// too, and clients are told those of the cores where their partitions live, so that
+    /// their requests cross to no other. Default: off.
+    #[arg(long, env = "KLAMM_CORE_PORTS", value_name = "PORT|off")]
+    pub core_ports: Option<String>,
 
     /// Where to listen for ZooKeeper clients, or none. Default: 127.0.0.1:2181.
     #[arg(long, env = "KLAMM_COORDINATOR_LISTEN", value_name = "HOST:PORT|none")]
@@ -92,6 +99,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// None: the listening address, with the port it turns out to have.
     pub advertise: Option<(String, u16)>,
+    /// None: cores have no ports of their own. 0: those that the system gives.
+    pub core_ports: Option<u16>,
     pub data: PathBuf,
     pub cores: Option<usize>,
     pub tail_cache_bytes: usize,
@@ -105,6 +114,7 @@ const TAIL_CACHE_BYTES: usize = 128 << 20;
 
 /// The names in the file that are Klamm's alone.
 const CORES: &str = "klamm.cores";
+const CORE_PORTS: &str = "klamm.core.ports";
 const TAIL_CACHE: &str = "klamm.tail.cache.bytes";
 const PROFILE: &str = "klamm.profile";
 const LOG_SLOW_REQUESTS: &str = "klamm.log.slow.requests.ms";
@@ -161,6 +171,7 @@ impl Settings {
             args.auto_create.map(|yes| yes.to_string()),
         );
         flag(CORES, args.cores.map(|n| n.to_string()));
+        flag(CORE_PORTS, args.core_ports.clone());
         flag(TAIL_CACHE, args.tail_cache.clone());
         flag(PROFILE, args.profile.clone());
         flag(
@@ -173,6 +184,10 @@ impl Settings {
         let cores = match names.remove(CORES) {
             Some(text) => Some(parse_cores(&text)?),
             None => None,
+        };
+        let core_ports = match names.remove(CORE_PORTS).as_deref() {
+            None | Some("off") => None,
+            Some(text) => Some(parse_core_ports(text)?),
         };
         let tail_cache_bytes = match names.remove(TAIL_CACHE) {
             Some(text) => parse_size(&text)?,
@@ -191,6 +206,13 @@ impl Settings {
         };
         let coordinator = CoordinatorSettings::take(&mut names)?;
         let broker = BrokerConfig::new(names).map_err(|e| wrong(e.to_string()))?;
+        if core_ports.is_some() && broker.broker_id >= NODE_ID_STEP {
+            return Err(wrong(format!(
+                "broker.id={}: with {CORE_PORTS} it has to be below {NODE_ID_STEP}, so that the \
+                 node ids of cores are no other broker's",
+                broker.broker_id
+            )));
+        }
         let text = |name: &str| broker.get(name).map(|value| value.to_string());
         let listeners = text("listeners").unwrap_or_default();
         let (host, port) = parse_listener("listeners", &listeners)?;
@@ -215,6 +237,7 @@ impl Settings {
         Ok(Settings {
             listen,
             advertise,
+            core_ports,
             data,
             cores,
             tail_cache_bytes,
@@ -265,6 +288,15 @@ fn parse_cores(text: &str) -> Result<usize, SettingsError> {
             "{CORES}={text}: expected a number from 1 to 256"
         ))),
     }
+}
+
+fn parse_core_ports(text: &str) -> Result<u16, SettingsError> {
+    text.parse().map_err(|_| {
+        wrong(format!(
+            "{CORE_PORTS}={text}: expected the first port, from 1 to 65535 (0: any that are \
+             free), or off"
+        ))
+    })
 }
 
 /// Milliseconds, or off; 0 logs every request.
@@ -419,6 +451,12 @@ mod tests {
             (&["--set", "listeners=SSL://h:1"], "TLS"),
             (&["--tail-cache", "many"], "64MiB"),
             (&["--cores", "0"], "1 to 256"),
+            (&["--core-ports", "on"], "the first port"),
+            (&["--core-ports", "65536"], "1 to 65535"),
+            (
+                &["--core-ports", "9093", "--broker-id", "1000000"],
+                "below 1000000",
+            ),
             (&["--profile", "maybe"], "on or off"),
             (&["--set", "klamm.log.slow.requests.ms=-1"], "milliseconds"),
             (&["--data", "/a,/b"], "one folder"),
@@ -426,6 +464,18 @@ mod tests {
         ] {
             let refused = resolve(flags).unwrap_err().to_string();
             assert!(refused.contains(says), "{flags:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn cores_have_ports_where_the_first_is_named() {
+        for (flags, first) in [
+            (&[][..], None),
+            (&["--core-ports", "off", "--broker-id", "1000000"], None),
+            (&["--core-ports", "9093"], Some(9093)),
+            (&["--set", "klamm.core.ports=0"], Some(0)),
+        ] {
+            assert_eq!(resolve(flags).unwrap().core_ports, first, "{flags:?}");
         }
     }
 

@@ -5,13 +5,13 @@
 //!   this session's             set, where it says something else than ours would
 //!   nobody's (persistent)      delete, create: an old Klamm's, or a hand's
 //!   another session's
-//!     with our endpoints       delete, create: ours from before a crash
-//!     with others              refused: two brokers of one id
+//!     with one of our endpoints  delete, create: ours from before a crash
+//!     with others alone        refused: two brokers of one id
 //! ```
 //!
 //! The last but one is what a broker finds that was killed and is back before its
-//! session has ended (KAFKA-1387, KAFKA-7165). Nobody else can be behind endpoints that
-//! this process is listening on; if the node were left alone it would go with the old
+//! session has ended (KAFKA-1387, KAFKA-7165). Nobody else can be behind an endpoint that
+//! this process is listening on, and the others may have changed with its settings; if the node were left alone it would go with the old
 //! session, and the broker with it.
 
 use super::znodes;
@@ -49,7 +49,7 @@ pub fn register(
         }
         let is_ours = there
             .as_ref()
-            .is_some_and(|b| b.endpoints == broker.endpoints);
+            .is_some_and(|b| b.endpoints.iter().any(|e| broker.endpoints.contains(e)));
         if stat.ephemeral_owner != 0 && !is_ours {
             return Err(Kind::InvalidRequest.because(format!(
                 "broker.id={} is taken: {path} belongs to the session 0x{:x}, of a broker at {}; give this one another id, or wait until that session has ended",
@@ -91,16 +91,21 @@ mod tests {
     const PATH: &str = "/brokers/ids/3";
 
     fn broker(port: u16) -> Broker {
+        let endpoints = vec![endpoint("PLAINTEXT", port)];
         Broker {
             id: 3,
             rack: None,
             hosts_coordinator: false,
-            endpoints: vec![Endpoint {
-                listener: "PLAINTEXT".to_owned(),
-                protocol: "PLAINTEXT".to_owned(),
-                host: "h".to_owned(),
-                port,
-            }],
+            endpoints,
+        }
+    }
+
+    fn endpoint(listener: &str, port: u16) -> Endpoint {
+        Endpoint {
+            listener: listener.to_owned(),
+            protocol: "PLAINTEXT".to_owned(),
+            host: "h".to_owned(),
+            port,
         }
     }
 
@@ -146,6 +151,12 @@ mod tests {
             let data = tree.data(PATH).unwrap().unwrap();
             assert_eq!(znodes::read_broker(3, data), Some(broker(port)));
         }
+        // One that is back with a port more than before.
+        let mut more = broker(9092);
+        more.endpoints.push(endpoint("PLAINTEXT-CORE-0", 9094));
+        let plan = register(&registered(Some(6)), &more, 7, TimestampMs(2)).unwrap();
+        assert_eq!(plan.len(), 2);
+
         let error = register_at(9093, &registered(Some(6))).unwrap_err();
         assert!(
             error.message.contains("0x6, of a broker at h:9092"),

@@ -157,7 +157,7 @@ async fn serve(local: Here) {
     for version in [9, 11, 12] {
         let client = std::thread::spawn(move || consume(at, version));
         let (socket, address) = listener.accept().await.unwrap();
-        let end = Connection::new(local.clone(), Peer { address }, socket)
+        let end = Connection::new(local.clone(), Peer::at(address), socket)
             .run()
             .await;
         assert!(matches!(end, End::Client), "{end}");

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::kafka::limits::Limits;
-use crate::kafka::testing::{BROKER, Client, Front, batch, topic};
+use crate::kafka::nodes;
+use crate::kafka::testing::{BROKER, Client, Front, LISTENER, batch, topic};
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
@@ -19,6 +20,7 @@ use kafka_protocol::messages::{
     OffsetForLeaderEpochRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use klamm_coord::core::image::{Broker, Endpoint};
 use klamm_engine::batch::Batches;
 use klamm_engine::units::LeaderEpoch;
 use std::collections::BTreeMap;
@@ -132,6 +134,50 @@ async fn epoch_end(client: &Client, ours: i32, asked: i32) -> (i16, i32, i64) {
     let mut response = client.call(4, &request).await;
     let end = response.topics.remove(0).partitions.remove(0);
     (end.error_code, end.leader_epoch, end.end_offset)
+}
+
+/// KIP-951: clients are told who leads now, as the node that Metadata names.
+#[test]
+fn another_brokers_core_is_told_as_the_new_leader() {
+    run(|front| async move {
+        let port = |core: usize| Endpoint {
+            listener: nodes::core_listener(LISTENER, core),
+            protocol: LISTENER.to_owned(),
+            host: "cleft.example".to_owned(),
+            port: 9093 + core as u16,
+        };
+        let mut image = Image::clone(&front.local.image());
+        image.zxid = image.zxid.next();
+        let other = Broker {
+            id: OTHER,
+            rack: None,
+            endpoints: vec![port(0), port(1)],
+            hosts_coordinator: false,
+        };
+        image.brokers.insert(OTHER, Arc::new(other));
+        let image = image.with_topic(orders(Some(OTHER), 6, &[OTHER]));
+        publish(&front.local, Arc::new(image)).await;
+
+        let client = front.connect();
+        let written = write(&client, 10, "x").await;
+        let leader = &written.current_leader;
+        // The topic's id is odd: its first partition lives on the second of two cores.
+        assert_eq!((leader.leader_id.0, leader.leader_epoch), (1_000_009, 6));
+        let topic = MetadataRequestTopic::default().with_name(Some(name()));
+        let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+        let metadata = client.call(8, &request).await;
+        let partition = &metadata.topics[0].partitions[0];
+        assert_eq!(
+            (partition.error_code, partition.leader_id.0),
+            (0, 1_000_009)
+        );
+        let nodes = metadata
+            .brokers
+            .iter()
+            .map(|node| (node.node_id.0, node.port));
+        let nodes: Vec<_> = nodes.collect();
+        assert_eq!(nodes, [(BROKER, 9092), (OTHER, 9093), (1_000_009, 9094)]);
+    });
 }
 
 /// As Kafka: 6 of the data path, 5 and leader -1 in Metadata; a client takes both for

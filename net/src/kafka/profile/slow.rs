@@ -127,7 +127,7 @@ mod tests {
 
     fn peer() -> Peer {
         let address = ([127, 0, 0, 1], 5_000).into();
-        Peer { address }
+        Peer::at(address)
     }
 
     fn parts(of: &[(Part, u64)]) -> Parts {
