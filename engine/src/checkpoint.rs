@@ -35,10 +35,11 @@
 //! `klamm repair --give-up` removes the checkpoint with what it cuts, so no other records
 //! come to stand where it ends.
 //!
-//! - It is taken when an eighth has come on top of what the last one covers, or when a log
-//!   has fallen idle: a log is written over in checkpoints some forty times while it
-//!   grows to a gigabyte, and no more than a ninth of it is scanned. The indexes are some
-//!   0.5 % of a log of small batches, so an eighth is 4 % more bytes to write.
+//! - It is taken when an eighth has come on top of what the last one covers, or, where that
+//!   is less, 25 times the bytes that the last one took, or when a log has fallen idle. So
+//!   checkpoints are 4 % more bytes to write at most: the indexes are some 0.5 % of a log of
+//!   small batches, of which an eighth is 25 times that. Of a gigabyte in batches of 16 KiB
+//!   they are 1.3 MB, so 32 MB may have to be scanned; in batches of 1 MiB, one or two.
 //!
 //! The file `checkpoint`, big-endian as the batches are:
 //!
@@ -82,8 +83,11 @@ const HEADER: usize = 100;
 
 /// Less than this is scanned sooner than a checkpoint is written.
 const IDLE_BYTES_MIN: u64 = 64 << 10;
-/// A log that is being written waits for this much, or an eighth of what it has.
+/// A log that is being written waits for this much, or an eighth of what it has ...
 const BUSY_BYTES_MIN: u64 = 512 << 10;
+/// ... but not for more than this, or so many times the bytes of its last checkpoint.
+const BUSY_BYTES_SOON: u64 = 1 << 20;
+const BUSY_PER_CHECKPOINT: u64 = 25;
 
 /// An active segment at a position up to which it is committed.
 pub struct Checkpoint {
@@ -234,7 +238,8 @@ fn checksum(bytes: &[u8]) -> u32 {
 /// How far a log's checkpoints have come.
 #[derive(Default)]
 pub struct Progress {
-    taken: Cell<Option<LogPosition>>,
+    /// The end of the last one, and how many bytes it has.
+    taken: Cell<Option<(LogPosition, u64)>>,
     /// Where the log ended when it was last looked at.
     seen: Cell<Option<LogPosition>>,
 }
@@ -243,7 +248,8 @@ impl From<Option<LogPosition>> for Progress {
     /// Of a log that was opened by a checkpoint up to there.
     fn from(taken: Option<LogPosition>) -> Progress {
         Progress {
-            taken: Cell::new(taken),
+            // Its size is known from the next one on.
+            taken: Cell::new(taken.map(|end| (end, 0))),
             seen: Cell::new(None),
         }
     }
@@ -252,14 +258,15 @@ impl From<Option<LogPosition>> for Progress {
 impl Progress {
     /// Whether a checkpoint is worth its writing now.
     fn is_due(&self, end: LogPosition) -> bool {
-        let covered = self
-            .taken
-            .get()
-            .filter(|taken| taken.segment == end.segment)
-            .map_or(0, |taken| taken.pos.0);
+        let taken = self.taken.get();
+        let (covered, bytes) = taken
+            .filter(|(taken, _)| taken.segment == end.segment)
+            .map_or((0, 0), |(taken, bytes)| (taken.pos.0, bytes));
         let open = end.pos.0 - covered;
         let idle = self.seen.replace(Some(end)) == Some(end);
-        open >= (covered / 8).max(BUSY_BYTES_MIN) || (idle && open >= IDLE_BYTES_MIN)
+        let soon = BUSY_BYTES_SOON.max(BUSY_PER_CHECKPOINT * bytes);
+        let busy = (covered / 8).min(soon).max(BUSY_BYTES_MIN);
+        open >= busy || (idle && open >= IDLE_BYTES_MIN)
     }
 }
 
@@ -295,10 +302,11 @@ impl<I: Io> Partition<I> {
             return Ok(());
         };
         seal(&mut bytes, last_block);
+        let len = bytes.len() as u64;
         let path = self.dir.join(FILE_NAME);
         let written = self.io.replace_file_unsynced(&path, bytes).await;
         written.map_err(|e| Offline::failed("write", &path, e))?;
-        self.checkpoints.taken.set(Some(end));
+        self.checkpoints.taken.set(Some((end, len)));
         Ok(())
     }
 
@@ -356,15 +364,22 @@ mod tests {
     }
 
     #[test]
-    fn it_is_due_by_quarters_and_when_a_log_falls_idle() {
+    fn it_is_due_by_what_it_spares_and_what_it_weighs() {
         let progress = Progress::default();
         assert!(!progress.is_due(at(70_000)), "it is being written");
         assert!(progress.is_due(at(70_000)), "and now it is idle");
         assert!(!Progress::default().is_due(at(1000)));
         assert!(Progress::default().is_due(at(BUSY_BYTES_MIN)));
-        progress.taken.set(Some(at(100 << 20)));
+        // Of small batches it takes half a percent: an eighth of what it covers.
+        progress.taken.set(Some((at(100 << 20), 512 << 10)));
         assert!(!progress.is_due(at(112 << 20)));
         assert!(progress.is_due(at(113 << 20)));
+        // Of large ones next to nothing.
+        progress.taken.set(Some((at(100 << 20), 2048)));
+        assert!(!progress.is_due(at((101 << 20) - 1)));
+        assert!(progress.is_due(at(101 << 20)));
+        progress.taken.set(Some((at(2 << 20), 2048)));
+        assert!(progress.is_due(at((2 << 20) + BUSY_BYTES_MIN)));
         let next = LogPosition {
             segment: Offset(500 << 20),
             ..at(BUSY_BYTES_MIN)
@@ -426,7 +441,7 @@ mod tests {
         let (segment, producers, id) = one_record();
         let mut encoded = encode(id, &segment, &producers).unwrap();
         seal(&mut encoded, 0xfeed_0102);
-        assert_eq!(hex(&encoded), GOLDEN);
+        assert_eq!(hex(&encoded), GOLDEN.concat());
     }
 
     #[test]
@@ -470,5 +485,22 @@ mod tests {
         bytes.iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    const GOLDEN: &str = "TODO";
+    const GOLDEN: &[&str] = &[
+        "4b4c4d43484b5054",
+        "00000003",
+        "323f4a80",
+        "0000000000000028",
+        "0000000000000049",
+        "0000000000000029",
+        "000000000000004d",
+        "0000000000000028",
+        "000000000000004d",
+        "07070707070707070707070707070707",
+        "00000003",
+        "feed0102",
+        "000000080000000c0000001c",
+        "0000000000000000",
+        "000000000000004d00000000",
+        "4b4c4d50524f445300000001fdfcdfa5000000000000002900000000",
+    ];
 }
