@@ -21,24 +21,25 @@
 //! | an entry of a segment that has a successor | a segment with a successor was synced whole | skipped |
 //! | an entry of a segment that is gone, no newer one there | damage | error |
 //! | the segment ends before the entry begins | bytes that were synced are gone | error |
-//! | the segment has the bytes | written, perhaps not synced | synced |
+//! | the segment has the bytes, as the entry's CRC says | written, perhaps not synced | synced |
 //! | the segment has other bytes, or none | lost by the power cut | written, synced |
 //! | it has bytes that are no older ones either | damage, of which the journal has the right bytes | written, synced, with a warning |
 //!
 //! An error leaves all files as they are, and says which file and byte; who gives up what
 //! is there moves that file away.
 
+mod brought;
 mod groups;
 mod segment;
 
+pub(crate) use brought::KnownFolder;
+
 use super::layout::{self, FOLDER, Header, Place};
 use crate::error::Offline;
-use crate::io::{BLOCK, Buf, File, Io, Open, OpenedDir, OpenedFile, write_whole};
-use crate::mark::{self, Mark};
-use crate::recovery::{self, Look};
-use crate::segment::{LogPosition, file_name, parse_file_name};
-use crate::store::{METADATA_FILE_NAME, topic_id};
+use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
+use crate::segment::LogPosition;
 use crate::units::{BytePos, Offset, PartitionId, ShardId};
+use brought::{Brought, find};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use groups::EntryBytes;
 use std::collections::{BTreeMap, HashMap};
@@ -73,14 +74,6 @@ pub struct Replayed<I: Io> {
     pub committed: Option<u64>,
     /// The folders that were looked into, as they are now: who opens one need not look again.
     looks: HashMap<PartitionId, KnownFolder<I>>,
-}
-
-/// A partition's folder, of which nothing has changed since it was looked into.
-pub(crate) struct KnownFolder<I: Io> {
-    pub name: Rc<str>,
-    pub look: Look<I>,
-    /// Its topic's id is under a checksum.
-    pub sealed_id: bool,
 }
 
 impl<I: Io> Replayed<I> {
@@ -396,173 +389,4 @@ fn damaged(path: &Path, at: u64, what: &str) -> Offline {
             "{what}; acknowledged records may be in it that their segments do not have. Restore the file, or move it away to give up what only it has"
         ),
     )
-}
-
-/// A partition whose newest segment is to have what the journals have of it.
-struct Brought<I: Io> {
-    id: PartitionId,
-    dir: PathBuf,
-    folder: KnownFolder<I>,
-    /// The segment's file.
-    log: String,
-    /// What belongs in it.
-    entries: Vec<Noted>,
-    /// Those that it lacks.
-    missing: Vec<usize>,
-    /// Their bytes, one behind another.
-    fetched: Vec<u8>,
-    /// The mark's file was written.
-    marked: bool,
-}
-
-/// Looks for the segment that a partition's entries belong in. None where there is nothing
-/// to do.
-async fn find<I: Io>(
-    io: &I,
-    data: &Path,
-    clean: bool,
-    id: PartitionId,
-    part: Part,
-) -> Result<Option<Brought<I>>, Offline> {
-    let dir = data.join(&*part.folder);
-    // Of the same names as recovery, which looks after this.
-    let mut look = recovery::look(io, &dir, clean).await?;
-    let is = match &mut look {
-        Some(look) => topic_id(&dir, look.bytes.remove(METADATA_FILE_NAME))?,
-        None => None,
-    };
-    let (look, sealed_id) = match (look, is) {
-        (Some(look), Some((topic, sealed))) if topic == id.topic => (look, sealed),
-        _ => {
-            log::info!(
-                "{}: of another topic than {}, or gone; what the journal has of that one is skipped",
-                dir.display(),
-                id.topic
-            );
-            return Ok(None);
-        }
-    };
-    let files = look.entries.iter().filter(|e| !e.is_dir);
-    let newest = files.filter_map(|e| parse_file_name(&e.name, "log")).max();
-    let last = part.entries.last().expect("a partition with entries");
-    let base = last.from.segment;
-    let log = file_name(base, "log");
-    if newest.is_none_or(|newest| newest < base) {
-        return Err(Offline::corrupt(
-            dir.join(log),
-            last.from.pos,
-            format!(
-                "records up to offset {} were committed to it, and it is missing",
-                last.to
-            ),
-        ));
-    }
-    let mut entries = part.entries;
-    // A segment with a successor was synced whole.
-    entries.retain(|e| e.from.segment == base && newest == Some(base));
-    Ok(Some(Brought {
-        id,
-        dir,
-        folder: KnownFolder {
-            name: part.folder,
-            look,
-            sealed_id,
-        },
-        log,
-        entries,
-        missing: Vec::new(),
-        fetched: Vec::new(),
-        marked: false,
-    }))
-}
-
-impl<I: Io> Brought<I> {
-    /// Finds out what the segment lacks.
-    async fn compare(&mut self) -> Result<(), Offline> {
-        if self.entries.is_empty() {
-            return Ok(());
-        }
-        let (path, log) = opened(&mut self.folder.look, &self.dir, &self.log)?;
-        self.missing = segment::lacks(&path, log, &self.entries).await?;
-        Ok(())
-    }
-
-    /// The bytes of one that is missing; they come in the entries' order.
-    fn give(&mut self, entry: usize, bytes: &[u8]) {
-        assert_eq!(bytes.len(), self.entries[entry].bytes.len);
-        self.fetched.extend_from_slice(bytes);
-    }
-
-    /// Writes what is missing, and has the mark say no less than the journals did: what is
-    /// damaged below it from now on is no torn tail.
-    async fn bring(&mut self, io: &I) -> Result<(), Offline> {
-        let Some(last) = self.entries.last() else {
-            return Ok(());
-        };
-        let end = Mark {
-            segment: last.from.segment,
-            pos: BytePos(last.end()),
-            offset: last.to,
-            window: 0,
-        };
-        let (path, log) = opened(&mut self.folder.look, &self.dir, &self.log)?;
-        let missing: Vec<&Noted> = self.missing.iter().map(|&n| &self.entries[n]).collect();
-        segment::bring(io, &path, log, &missing, &self.fetched).await?;
-        self.fetched = Vec::new();
-        if self.folder.look.files.contains_key(mark::FILE_NAME) {
-            let (path, file) = opened(&mut self.folder.look, &self.dir, mark::FILE_NAME)?;
-            self.marked = bring_mark(io, &path, file, end).await?;
-        }
-        Ok(())
-    }
-
-    /// The files that have what the journals had, to be synced before those are retired.
-    fn changed(&self) -> impl Iterator<Item = (PathBuf, &OpenedFile<I::File>)> {
-        let log = (!self.entries.is_empty()).then_some(&self.log[..]);
-        let mark = self.marked.then_some(mark::FILE_NAME);
-        let names = log.into_iter().chain(mark);
-        names.filter_map(|name| {
-            let opened = self.folder.look.files.get(name)?.as_ref().ok()?;
-            Some((self.dir.join(name), opened))
-        })
-    }
-}
-
-/// A file that the look has opened.
-fn opened<'a, F>(
-    look: &'a mut OpenedDir<F>,
-    dir: &Path,
-    name: &str,
-) -> Result<(PathBuf, &'a mut OpenedFile<F>), Offline> {
-    let path = dir.join(name);
-    let found = look.files.get_mut(name);
-    match found.unwrap_or_else(|| unreachable!("the look opens it")) {
-        Ok(opened) => Ok((path, opened)),
-        Err(e) => {
-            let e = std::mem::replace(e, ErrorKind::Other.into());
-            Err(Offline::failed("open", path, e))
-        }
-    }
-}
-
-async fn bring_mark<I: Io>(
-    io: &I,
-    path: &Path,
-    mark: &mut OpenedFile<I::File>,
-    end: Mark,
-) -> Result<bool, Offline> {
-    let Some(is) = Mark::decode(&mark.front).filter(|is| is.offset < end.offset) else {
-        return Ok(false);
-    };
-    let mut block = io.alloc(BLOCK);
-    let end = Mark {
-        window: is.window,
-        ..end
-    };
-    end.encode(block.as_mut());
-    mark.front = block.to_vec();
-    write_whole(io, &mark.file, Rc::new(block), 0)
-        .await
-        .map_err(|e| Offline::failed("write", path, e))?;
-    Ok(true)
 }
