@@ -47,7 +47,8 @@ mod zeros;
 
 pub use backlog::Backlog;
 pub use member::Member;
-pub use replay::{ReplayConfig, replay};
+pub(crate) use replay::KnownFolder;
+pub use replay::{ReplayConfig, Replayed, replay};
 
 use crate::error::Offline;
 use crate::io::{BLOCK, Buf, File, Io, write_whole};

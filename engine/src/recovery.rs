@@ -16,7 +16,7 @@
 //! | a bad batch above the mark, whole ones beyond the window | later rounds were synced: bit rot | offline |
 //! | the file ends below the mark, or the mark names a segment that is missing | committed bytes are gone | offline |
 //! | an index or a snapshot is missing or bad | it can be rebuilt | rebuilt from the log |
-//! | a checkpoint of the newest segment, and the batch before its position agrees | committed to there at least | scanned from there on (checkpoint.rs) |
+//! | a checkpoint of the newest segment, and the block before its position agrees | committed to there at least | scanned from there on (checkpoint.rs) |
 //! | a checkpoint that is damaged, or does not agree | nothing is known by it | scanned from the front |
 
 use crate::batch::{BatchHeader, HEADER_LEN, is_zero};
@@ -261,7 +261,7 @@ impl<I: Io> Recovery<'_, I> {
             let trusted = match checkpoint.filter(|c| c.end.segment == active) {
                 // The epochs of what is not scanned must be known without it.
                 Some(found) if mark.is_some() && !epochs.entries().is_empty() => {
-                    self.trusted(found, &segment, &mut window, file_len).await?
+                    self.trusted(found, &mut window).await?
                 }
                 _ => None,
             };
@@ -345,39 +345,25 @@ impl<I: Io> Recovery<'_, I> {
         let found = Checkpoint::decode(&bytes).filter(|found| found.id == self.id);
         if found.is_none() {
             log::warn!(
-                "{}: not whole, or of another partition, as a power cut may leave it; the newest segment is scanned from its front",
+                "{}: not whole, or of another partition, as a power cut may leave it, or of another version; the newest segment is scanned from its front",
                 path.display()
             );
         }
         Ok(found)
     }
 
-    /// The checkpoint, where the last batches before its position are what it says.
+    /// The checkpoint, where the segment ends there as it says (checkpoint.rs).
     async fn trusted(
         &self,
         found: Checkpoint,
-        segment: &Segment<I>,
         window: &mut Window<I::File>,
-        file_len: u64,
     ) -> Result<Option<Checkpoint>, Offline> {
-        let LogPosition { pos, offset, .. } = found.end;
-        // From a batch that begins before the last block does: that one is written again,
-        // and what is bad in it would be bad for good.
-        let block = BytePos(pos.0 / BLOCK as u64 * BLOCK as u64);
-        let before = found.indexes.offsets.last_within(block);
-        let stretch = Stretch {
-            base: segment.base,
-            pos: before.map_or(BytePos::ZERO, |entry| entry.1),
-            next: segment.base,
-            below: Some(offset),
-        };
-        if file_len < pos.0 {
-            // The scan says from where on committed bytes are missing.
-            return Ok(None);
-        }
-        let end = walk(window, pos.0, stretch, |_, _| ()).await?;
-        let fits = end.fault.is_none() && end.pos == pos && end.next == offset;
-        Ok(fits.then_some(found))
+        let range = checkpoint::last_block(found.end.pos);
+        let len = (range.end - range.start) as usize;
+        // Less of it, where the file ends before: the scan says that committed bytes are
+        // missing, and from where on.
+        let bytes = window.get(range.start, len).await?;
+        Ok(found.ends_with(bytes).then_some(found))
     }
 
     fn bases(&self) -> Vec<Offset> {

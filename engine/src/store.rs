@@ -12,7 +12,7 @@
 use crate::config::LogConfig;
 use crate::error::{Offline, OfflineReason};
 use crate::io::Io;
-use crate::journal::{Journal, JournalConfig};
+use crate::journal::{Journal, JournalConfig, KnownFolder, Replayed};
 use crate::partition::{OpenOptions, Partition, Surroundings};
 use crate::profile::{LogProfile, StoreProfile};
 use crate::recovery;
@@ -53,6 +53,8 @@ pub struct Store<I: Io> {
     partitions: RefCell<HashMap<PartitionId, Entry<I>, SameOrder>>,
     /// See [`Before::committed`].
     found_committed: Cell<Option<u64>>,
+    /// What the journals' replay has seen of folders that are not open yet.
+    known: RefCell<HashMap<PartitionId, KnownFolder<I>, SameOrder>>,
     opening: RefCell<HashSet<PartitionId>>,
     opened: Rc<Signal>,
     /// A sync of DATA itself that failed. Nobody knows which names it left out, and the
@@ -129,6 +131,7 @@ impl<I: Io> Store<I> {
             journal: RefCell::default(),
             partitions: RefCell::default(),
             found_committed: Cell::new(None),
+            known: RefCell::default(),
             opening: RefCell::default(),
             opened: Signal::new(),
             data_failed: RefCell::default(),
@@ -151,6 +154,13 @@ impl<I: Io> Store<I> {
     /// journals' replay: partitions that are opened from now on need not do it.
     pub fn note_committed(&self, device: Option<u64>) {
         self.found_committed.set(device);
+    }
+
+    /// The same, on the shard that has replayed the journals: the folders that were looked
+    /// into for it are not looked into again. To be called before any partition is opened.
+    pub fn note_replayed(&self, replayed: Replayed<I>) {
+        self.note_committed(replayed.committed);
+        self.known.borrow_mut().extend(replayed.into_looks());
     }
 
     pub fn io(&self) -> &I {
@@ -191,6 +201,8 @@ impl<I: Io> Store<I> {
                 self.open_partition(spec).await;
             })
             .await;
+        // The others are of topics that are gone: their files are not kept open.
+        self.known.borrow_mut().clear();
     }
 
     /// Opens a partition, or makes it. One that is open takes over the settings, and the
@@ -269,10 +281,20 @@ impl<I: Io> Store<I> {
             "a legal topic name"
         );
         let dir = self.data.join(&name);
-        let mut found = recovery::look(&self.io, &dir, self.clean).await?;
-        let known = match &mut found {
-            Some(found) => topic_id(&dir, found.bytes.remove(METADATA_FILE_NAME))?,
-            None => None,
+        let replayed = self.known.borrow_mut().remove(&spec.id);
+        let (mut found, known) = match replayed.filter(|known| *known.name == *name) {
+            Some(folder) => {
+                let known = (spec.id.topic, folder.sealed_id);
+                (Some(folder.look), Some(known))
+            }
+            None => {
+                let mut found = recovery::look(&self.io, &dir, self.clean).await?;
+                let known = match &mut found {
+                    Some(found) => topic_id(&dir, found.bytes.remove(METADATA_FILE_NAME))?,
+                    None => None,
+                };
+                (found, known)
+            }
         };
         if let Some((other, _)) = known.filter(|(id, _)| *id != spec.id.topic) {
             log::info!(
@@ -381,6 +403,9 @@ impl<I: Io> Store<I> {
 
     async fn remove_folder(&self, dir: &Path, id: TopicId) -> Result<(), Offline> {
         let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        self.known
+            .borrow_mut()
+            .retain(|_, known| *known.name != *name);
         let gone = self.data.join(deleted_name(name, id));
         match self.io.rename(dir, &gone).await {
             Ok(()) => {}

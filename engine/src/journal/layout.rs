@@ -278,20 +278,25 @@ pub fn encode_group(
     to
 }
 
+/// How many bytes the group of `generation` whose head this is says that it has. None where
+/// it is no such head.
+pub fn group_bytes(head: &[u8], generation: u64) -> Option<usize> {
+    let head = head.get(..GROUP_HEAD_BYTES)?;
+    let is = &head[0..4] == GROUP_MAGIC
+        && u64_at(head, 8) == generation
+        && u32_at(head, 36) == crc::iso_hdlc(&head[..36]);
+    is.then(|| u32_at(head, 4) as usize)
+}
+
 /// Reads the group of `generation` that begins at `at` in a file, if there is one, and its
 /// number.
 pub fn decode_group(file: &[u8], at: usize, generation: u64) -> (Found, u64) {
     let nothing = (Found::Nothing, 0);
-    let Some(head) = file.get(at..at + GROUP_HEAD_BYTES) else {
+    let head = file.get(at..).unwrap_or_default();
+    let Some(len) = group_bytes(head, generation) else {
         return nothing;
     };
-    if &head[0..4] != GROUP_MAGIC
-        || u64_at(head, 8) != generation
-        || u32_at(head, 36) != crc::iso_hdlc(&head[..36])
-    {
-        return nothing;
-    }
-    let (len, number) = (u32_at(head, 4) as usize, u64_at(head, 16));
+    let number = u64_at(head, 16);
     let (count, directory) = (u32_at(head, 24), u32_at(head, 28) as usize);
     let names = at + GROUP_HEAD_BYTES..at + GROUP_HEAD_BYTES + directory;
     let Some(listed) = file.get(names.clone()) else {

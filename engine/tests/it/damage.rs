@@ -9,6 +9,7 @@ use klamm_engine::io::sim::{PowerCut, Sim, SimIo};
 use klamm_engine::mark;
 use klamm_engine::partition::Partition;
 use klamm_engine::units::{Offset, TimestampMs};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -252,7 +253,7 @@ fn a_checkpointed_front_is_not_scanned_and_a_bad_checkpoint_is() {
     assert_eq!(front.unwrap(), Offset(110), "not looked at");
     let behind = opened(|sim, at| sim.flip_bit(log_path(0), at + 300));
     assert!(behind.unwrap_err().to_string().contains("damaged at byte"));
-    // What the checkpoint says of its last batch is held against the log.
+    // What the checkpoint says of the last block is held against the log.
     let last = opened(|sim, at| sim.flip_bit(log_path(0), at - 20));
     assert!(last.unwrap_err().to_string().contains("damaged at byte"));
     // One that is damaged costs a scan, which sees the whole of it again.
@@ -268,4 +269,46 @@ fn a_checkpointed_front_is_not_scanned_and_a_bad_checkpoint_is() {
         sim.flip_bit(log_path(0), 300);
     });
     assert!(lost.unwrap_err().to_string().contains("damaged at byte"));
+}
+
+/// A checkpoint is believed where the log's last block is what it was taken of: not of a
+/// segment that was cut, replaced by another, or never got its last bytes.
+#[test]
+fn a_checkpoint_of_another_end_is_not_believed() {
+    let opened = |change: fn(&mut Vec<u8>, usize)| {
+        let sim = Sim::from_seed(9);
+        let io = sim.io();
+        let orders = open(&sim, &io, LogConfig::default(), false);
+        let at = sim.run(async {
+            fill(&io, &orders, 0..100).await;
+            orders.checkpoint().await.unwrap();
+            orders.size_bytes()
+        });
+        sim.kill();
+        let io = sim.restart();
+        sim.run(async {
+            let path = log_path(0);
+            let mut bytes = io.read_file(Path::new(&path)).await.unwrap();
+            bytes.truncate(at as usize);
+            // The first batch is damaged, which only a scan sees.
+            bytes[100] ^= 1;
+            change(&mut bytes, at as usize);
+            io.replace_file(Path::new(&path), bytes).await.unwrap();
+        });
+        let opened = sim.run(open_on(&io, LogConfig::default(), false));
+        opened.map(|log| log.offsets().log_end)
+    };
+    assert_eq!(opened(|_, _| ()).unwrap(), Offset(100), "it is believed");
+    let scanned = |change| {
+        let refused = opened(change).unwrap_err().to_string();
+        assert!(refused.contains("damaged at byte 0"), "{refused}");
+    };
+    scanned(|bytes, at| bytes.truncate(at - 1));
+    scanned(|bytes, at| bytes.truncate(at / 4096 * 4096));
+    scanned(|bytes, at| bytes[at / 4096 * 4096..].fill(0));
+    scanned(|bytes, at| bytes[at - 1] ^= 1);
+    scanned(|bytes, at| bytes[at / 4096 * 4096] ^= 1);
+    scanned(|bytes, _| bytes.clear());
+    // Another log, of the same length.
+    scanned(|bytes, _| bytes.rotate_left(300));
 }

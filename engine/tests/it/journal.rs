@@ -34,9 +34,10 @@ fn one_by_one(clean: bool) -> ReplayConfig {
 }
 
 async fn start(io: &SimIo, config: JournalConfig) -> Result<Rc<Store<SimIo>>, Offline> {
-    let committed = journal::replay(io, Path::new(DATA), 1, one_by_one(false)).await?;
-    assert_eq!(committed, None);
+    let replayed = journal::replay(io, Path::new(DATA), 1, one_by_one(false)).await?;
+    assert_eq!(replayed.committed, None);
     let store = Store::new(io.clone(), PathBuf::from(DATA), false, 64 << 10);
+    store.note_replayed(replayed);
     store.use_journal(ShardId(0), config).await?;
     Ok(store)
 }
@@ -241,9 +242,9 @@ fn a_start_of_many_partitions_syncs_once_and_what_it_served_outlives_the_power()
                 clean: false,
                 sync_all_from: 40,
             };
-            let committed = journal::replay(&io, Path::new(DATA), 1, config).await;
+            let replayed = journal::replay(&io, Path::new(DATA), 1, config).await;
             let store = Store::new(io.clone(), PathBuf::from(DATA), false, 64 << 10);
-            store.note_committed(committed.unwrap());
+            store.note_replayed(replayed.unwrap());
             store
                 .use_journal(ShardId(0), JournalConfig::default())
                 .await

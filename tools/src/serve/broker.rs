@@ -23,6 +23,7 @@ use klamm_engine::io::glommio::GlommioIo;
 use klamm_engine::io::glommio::termination::Termination;
 use klamm_engine::io::shards::Shards;
 use klamm_engine::journal::{self, JournalConfig, ReplayConfig};
+use klamm_engine::shard::home_shard;
 use klamm_engine::store::Store;
 use klamm_engine::units::ShardId;
 use klamm_net::kafka::context::Local;
@@ -291,9 +292,12 @@ async fn open_journals(plan: &Plan, shards: &Cluster, io: &GlommioIo) -> Result<
         clean: plan.folder.clean,
         sync_all_from: config.sync_all_from,
     };
-    let committed = journal::replay(io, plan.folder.path(), shards.count(), replaying)
+    let mut replayed = journal::replay(io, plan.folder.path(), shards.count(), replaying)
         .await
         .map_err(|offline| offline.to_string())?;
+    let committed = replayed.committed;
+    replayed.keep(|id| home_shard(id, shards.count()) == shards.here());
+    shards.local().store.note_replayed(replayed);
     let opened = join_all(shards.ids().map(|id| {
         shards.submit_to(id, async move |local: Rc<Here>| {
             local.store.note_committed(committed);

@@ -182,7 +182,7 @@ async fn open_journal(
         clean: plan.clean,
         sync_all_from: plan.journal.map_or(1, |(_, config)| config.sync_all_from),
     };
-    store.note_committed(journal::replay(io, data, plan.shards, config).await?);
+    store.note_replayed(journal::replay(io, data, plan.shards, config).await?);
     match plan.journal {
         Some((shard, config)) => store.use_journal(shard, config).await,
         None => Ok(()),
