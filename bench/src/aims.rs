@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn rows_have_names_to_be_asked_for_by() {
         let names: Vec<String> = Row::value_variants().iter().map(|row| row.name()).collect();
-        assert_eq!(names.len(), 12);
+        assert_eq!(names.len(), 13);
         assert!(names.contains(&"kafka-flush".to_owned()));
         for row in Row::value_variants() {
             assert_eq!(Row::from_str(&row.name(), false).as_ref(), Ok(row));
