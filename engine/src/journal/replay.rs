@@ -103,16 +103,19 @@ impl Noted {
     }
 }
 
-/// What the journals have of a partition, in the order in which it was written.
+/// What the journals have of a partition, as it was met: in the order in which it was written
+/// by one shard. Of shards that had it before the number of shards changed, files that were
+/// long retired may be back after a power cut, whose retiring no sync had seen.
 struct Part {
     folder: Rc<str>,
     entries: Vec<Noted>,
 }
 
-/// An entry that a segment lacks: which it is, of which partition.
+/// An entry that a segment lacks: of which partition, and where its bytes go among those
+/// that are fetched for it.
 struct Missing {
     part: usize,
-    entry: usize,
+    to: usize,
     file: usize,
     bytes: EntryBytes,
 }
@@ -141,13 +144,20 @@ pub async fn replay<I: Io>(
         // It says so of other files also where nothing of its own counts.
         let earlier = header.iter().flat_map(|header| header.earlier.clone());
         counted.extend(earlier.map(|(generation, groups)| ((shard, generation), groups)));
-        if let Some(header) = header.filter(|h| h.used) {
-            held.push(Held {
+        match header {
+            Some(header) if header.used => held.push(Held {
                 path,
                 shard,
                 file,
                 header,
-            });
+            }),
+            // A killed process may have written that last, and not synced it: after a power
+            // cut the file would count again, beside others that were written since.
+            Some(_) if !config.clean => {
+                let synced = file.fdatasync().await;
+                synced.map_err(|e| Offline::failed("sync", &path, e))?;
+            }
+            _ => {}
         }
     }
     held.sort_by_key(|h: &Held<I>| (h.shard, h.header.generation));
@@ -246,23 +256,23 @@ async fn compare<I: Io>(
 async fn fetch<I: Io>(held: &[Held<I>], brought: &mut [Brought<I>]) -> Result<(), Offline> {
     let mut missing = Vec::new();
     for (part, one) in brought.iter_mut().enumerate() {
-        let bytes = one
-            .missing
-            .iter()
-            .map(|&entry| one.entries[entry].bytes.len);
-        one.fetched.reserve_exact(bytes.sum());
-        missing.extend(one.missing.iter().map(|&entry| Missing {
-            part,
-            entry,
-            file: one.entries[entry].file,
-            bytes: one.entries[entry].bytes,
-        }));
+        let mut to = 0;
+        for entry in one.missing.iter().map(|&entry| &one.entries[entry]) {
+            missing.push(Missing {
+                part,
+                to,
+                file: entry.file,
+                bytes: entry.bytes,
+            });
+            to += entry.bytes.len;
+        }
+        one.fetched = vec![0; to];
     }
     missing.sort_unstable_by_key(|m| (m.file, m.bytes.at));
     for of_one in missing.chunk_by(|a, b| a.file == b.file) {
         let held = &held[of_one[0].file];
         groups::fetch(held, of_one, |m, bytes| {
-            brought[m.part].give(m.entry, bytes)
+            brought[m.part].fetched[m.to..m.to + bytes.len()].copy_from_slice(bytes);
         })
         .await?;
     }

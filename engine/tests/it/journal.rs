@@ -3,8 +3,8 @@
 use crate::world::*;
 use klamm_engine::config::LogConfig;
 use klamm_engine::error::Offline;
-use klamm_engine::io::Io;
 use klamm_engine::io::sim::{Faults, OpKind, PowerCut, Sim, SimIo, When};
+use klamm_engine::io::{Buf, File, Io, Open};
 use klamm_engine::journal::layout::Header;
 use klamm_engine::journal::{self, JournalConfig, ReplayConfig};
 use klamm_engine::partition::Partition;
@@ -34,11 +34,20 @@ fn one_by_one(clean: bool) -> ReplayConfig {
 }
 
 async fn start(io: &SimIo, config: JournalConfig) -> Result<Rc<Store<SimIo>>, Offline> {
-    let replayed = journal::replay(io, Path::new(DATA), 1, one_by_one(false)).await?;
+    start_on(io, (ShardId(0), 1), config).await
+}
+
+/// The store of one shard of several.
+async fn start_on(
+    io: &SimIo,
+    (shard, shards): (ShardId, usize),
+    config: JournalConfig,
+) -> Result<Rc<Store<SimIo>>, Offline> {
+    let replayed = journal::replay(io, Path::new(DATA), shards, one_by_one(false)).await?;
     assert_eq!(replayed.committed, None);
     let store = Store::new(io.clone(), PathBuf::from(DATA), false, 64 << 10);
     store.note_replayed(replayed);
-    store.use_journal(ShardId(0), config).await?;
+    store.use_journal(shard, config).await?;
     Ok(store)
 }
 
@@ -48,6 +57,16 @@ async fn open_in(
     id: u8,
     index: i32,
 ) -> Result<Rc<Partition<SimIo>>, Offline> {
+    open_with(store, topic, id, index, LogConfig::default()).await
+}
+
+async fn open_with(
+    store: &Rc<Store<SimIo>>,
+    topic: &str,
+    id: u8,
+    index: i32,
+    config: LogConfig,
+) -> Result<Rc<Partition<SimIo>>, Offline> {
     let spec = PartitionSpec {
         id: PartitionId {
             topic: TopicId([id; 16]),
@@ -55,7 +74,7 @@ async fn open_in(
         },
         topic: topic.to_owned(),
         leader_epoch: LeaderEpoch(0),
-        config: LogConfig::default(),
+        config,
     };
     match store.open_partition(spec).await {
         Entry::Online(partition) => Ok(partition),
@@ -567,4 +586,97 @@ fn files_that_are_full_at_the_same_time_are_settled_one_after_the_other() {
             futures_util::future::join_all(writers).await;
         });
     }
+}
+
+/// A partition has lived on another shard, and that one's journal is back as it was: its
+/// retiring was written and not synced when its process was killed, and then came the power
+/// cut.
+#[test]
+fn a_journal_that_is_back_has_older_records_than_another_shards() {
+    let sim = Sim::from_seed(1);
+    let two = |shard| (ShardId(shard), 2);
+    let config = || LogConfig {
+        segment_bytes: 2 << 10,
+        ..LogConfig::default()
+    };
+    let io = sim.io();
+    sim.run(async {
+        let store = start_on(&io, two(1), small()).await.unwrap();
+        let orders = open_with(&store, "orders", 7, 0, config()).await.unwrap();
+        for number in 0..3 {
+            put(&orders, number).await.unwrap();
+        }
+    });
+    sim.kill();
+    let older = "/data/journal/1-0.journal";
+    let as_it_was = sim.read_stable(older).expect("it was written");
+
+    let io = sim.restart();
+    sim.run(async {
+        let store = start_on(&io, two(0), small()).await.unwrap();
+        let orders = open_with(&store, "orders", 7, 0, config()).await.unwrap();
+        for number in 3..13 {
+            put(&orders, number).await.unwrap();
+        }
+        assert!(
+            sim.list("/data/orders-0")
+                .iter()
+                .filter(|name| name.ends_with(".log"))
+                .count()
+                > 1
+        );
+    });
+    sim.power_cut_how(PowerCut::LoseAll);
+    sim.plant(older, &as_it_was);
+
+    let io = sim.restart();
+    let left = sim.run(async {
+        let store = start_on(&io, two(0), small()).await.unwrap();
+        let orders = open_with(&store, "orders", 7, 0, config()).await.unwrap();
+        numbers(&orders).await
+    });
+    let all: Vec<_> = (0..13).map(|n| (n, value(n as u64, 300))).collect();
+    assert_eq!(left, all);
+}
+
+/// A start syncs what a killed process has only written: that a file does not count.
+#[test]
+fn a_journal_that_was_retired_stays_so_whatever_the_power_does() {
+    let sim = Sim::from_seed(1);
+    let io = sim.io();
+    let used = |sim: &Sim| {
+        let bytes = sim.read_stable(FILE).expect("it is there");
+        let header = Header::decode(&bytes[..4096]).expect("a header");
+        header.is_some_and(|header| header.used)
+    };
+    sim.run(async {
+        let store = start(&io, small()).await.unwrap();
+        let orders = open_in(&store, "orders", 7, 0).await.unwrap();
+        put(&orders, 0).await.unwrap();
+    });
+    assert!(used(&sim));
+    // Killed between the write of its new header and the sync of that.
+    let mut retired = sim.read_stable(FILE).expect("it is there");
+    let header = Header {
+        generation: 1,
+        used: false,
+        earlier: Vec::new(),
+    };
+    header.encode(&mut retired[..4096]);
+    sim.kill();
+    let io = sim.restart();
+    sim.run(async {
+        let file = io.open(Path::new(FILE), Open::Existing).await.unwrap();
+        let mut block = io.alloc(4096);
+        block.as_mut().copy_from_slice(&retired[..4096]);
+        file.write_at(Rc::new(block), 0).await.unwrap();
+    });
+    sim.kill();
+    assert!(!used(&sim));
+    let io = sim.restart();
+    sim.run(async {
+        start(&io, small()).await.unwrap();
+    });
+    sim.power_cut_how(PowerCut::LoseAll);
+    assert!(!used(&sim));
 }

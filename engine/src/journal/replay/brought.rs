@@ -3,7 +3,7 @@
 //! ```text
 //!   find        its folder is looked into, and the segment is the one that the entries are of
 //!   compare     which entries the segment lacks
-//!   give        their bytes, read from the journals for all partitions together
+//!   fetched     their bytes, read from the journals for all partitions together
 //!   bring       written, and the mark with them; to be synced
 //! ```
 
@@ -73,7 +73,9 @@ pub(super) async fn find<I: Io>(
     };
     let files = look.entries.iter().filter(|e| !e.is_dir);
     let newest = files.filter_map(|e| parse_file_name(&e.name, "log")).max();
-    let last = part.entries.last().expect("a partition with entries");
+    let mut entries = part.entries;
+    entries.sort_by_key(|entry| (entry.from.segment, entry.from.pos));
+    let last = entries.last().expect("a partition with entries");
     let base = last.from.segment;
     let log = file_name(base, "log");
     if newest.is_none_or(|newest| newest < base) {
@@ -86,7 +88,6 @@ pub(super) async fn find<I: Io>(
             ),
         ));
     }
-    let mut entries = part.entries;
     // A segment with a successor was synced whole.
     entries.retain(|e| e.from.segment == base && newest == Some(base));
     Ok(Some(Brought {
@@ -114,12 +115,6 @@ impl<I: Io> Brought<I> {
         let (path, log) = opened(&mut self.folder.look, &self.dir, &self.log)?;
         self.missing = segment::lacks(&path, log, &self.entries).await?;
         Ok(())
-    }
-
-    /// The bytes of one that is missing; they come in the entries' order.
-    pub fn give(&mut self, entry: usize, bytes: &[u8]) {
-        assert_eq!(bytes.len(), self.entries[entry].bytes.len);
-        self.fetched.extend_from_slice(bytes);
     }
 
     /// Writes what is missing, and has the mark say no less than the journals did: what is
