@@ -283,6 +283,7 @@ impl<'a> Cursor<'a> {
         Ok(byte)
     }
 
+    #[inline]
     fn varint(&mut self, of: &'static str) -> Result<i32, RecordError> {
         let Some((value, len)) = decode_varint(&self.bytes[self.at..]) else {
             return Err(self.fault(RecordFault::Varint { of }));
@@ -291,6 +292,7 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
+    #[inline]
     fn varlong(&mut self, of: &'static str) -> Result<i64, RecordError> {
         let Some((value, len)) = decode_varlong(&self.bytes[self.at..]) else {
             return Err(self.fault(RecordFault::Varint { of }));
@@ -300,37 +302,48 @@ impl<'a> Cursor<'a> {
     }
 
     /// A count that at most one byte an item backs.
+    #[inline]
     fn count(&mut self, of: &'static str) -> Result<u32, RecordError> {
-        let before = *self;
+        let at = self.at;
         let is = self.varint(of)?;
-        let Ok(count) = u32::try_from(is) else {
-            return Err(before.fault(RecordFault::Negative { of, is }));
-        };
-        if count as usize > self.left() {
-            return Err(before.fault(RecordFault::Beyond {
-                of,
-                is,
-                left: self.left(),
-            }));
-        }
-        Ok(count)
+        self.backed(is, at, of)
     }
 
+    /// What was read at `at` as a count, where enough bytes are left for it.
+    #[inline]
+    fn backed(&self, is: i32, at: usize, of: &'static str) -> Result<u32, RecordError> {
+        let left = self.left();
+        match u32::try_from(is) {
+            Ok(count) if count as usize <= left => Ok(count),
+            Ok(_) => Err(RecordError {
+                at,
+                fault: RecordFault::Beyond { of, is, left },
+            }),
+            Err(_) => Err(RecordError {
+                at,
+                fault: RecordFault::Negative { of, is },
+            }),
+        }
+    }
+
+    #[inline]
     fn length(&mut self, of: &'static str) -> Result<usize, RecordError> {
         self.count(of).map(|n| n as usize)
     }
 
+    #[inline]
     fn nullable(&mut self, of: &'static str) -> Result<Option<&'a [u8]>, RecordError> {
-        let mut peek = *self;
-        if peek.varint(of)? == -1 {
-            self.at = peek.at;
+        let at = self.at;
+        let is = self.varint(of)?;
+        if is == -1 {
             return Ok(None);
         }
-        let len = self.length(of)?;
-        Ok(Some(self.take(len)))
+        let len = self.backed(is, at, of)?;
+        Ok(Some(self.take(len as usize)))
     }
 
     /// `len` was checked against what is left.
+    #[inline]
     fn take(&mut self, len: usize) -> &'a [u8] {
         let taken = &self.bytes[self.at..self.at + len];
         self.at += len;
@@ -342,6 +355,7 @@ impl<'a> Cursor<'a> {
 
 /// The number at the front and how many bytes it took; None where it does not end,
 /// or does not fit 32 bits.
+#[inline]
 #[must_use]
 pub fn decode_varint(bytes: &[u8]) -> Option<(i32, usize)> {
     let (raw, len) = decode_unsigned(bytes, 5)?;
@@ -350,6 +364,7 @@ pub fn decode_varint(bytes: &[u8]) -> Option<(i32, usize)> {
 }
 
 /// As [`decode_varint`], 64 bits.
+#[inline]
 #[must_use]
 pub fn decode_varlong(bytes: &[u8]) -> Option<(i64, usize)> {
     let (raw, len) = decode_unsigned(bytes, 10)?;
@@ -370,7 +385,20 @@ pub fn encode_varlong(to: &mut Vec<u8>, value: i64) {
     to.push(raw as u8);
 }
 
+/// A record has seven of them, and hardly one has more than two bytes.
+#[inline]
 fn decode_unsigned(bytes: &[u8], len_max: usize) -> Option<(u64, usize)> {
+    match *bytes {
+        [first, ..] if first < 0x80 => Some((first.into(), 1)),
+        [first, second, ..] if second < 0x80 => {
+            Some((u64::from(first & 0x7f) | u64::from(second) << 7, 2))
+        }
+        _ => decode_long(bytes, len_max),
+    }
+}
+
+#[cold]
+fn decode_long(bytes: &[u8], len_max: usize) -> Option<(u64, usize)> {
     let mut raw = 0u64;
     for (i, &byte) in bytes.iter().take(len_max).enumerate() {
         let low = u64::from(byte & 0x7f);
