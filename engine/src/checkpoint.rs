@@ -435,6 +435,7 @@ mod tests {
             assert!(Checkpoint::decode(&encoded[..byte]).is_none());
         }
     }
+
     /// As format.md has it.
     #[test]
     fn its_bytes_are_these() {

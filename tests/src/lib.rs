@@ -11,6 +11,7 @@
 //!   apache_zookeeper   Apache's own server, where it can be had, to compare with
 //!   ensemble           three of them that keep one tree
 //!   coordinator        Klamm's, or Apache's in its place
+//!   group              what members of librdkafka's hold
 //!   cluster            several brokers that share one; its tree, as a tool reads it
 //! ```
 
@@ -22,6 +23,7 @@ pub mod cluster;
 pub mod coordinator;
 pub mod ensemble;
 pub mod fetch;
+pub mod group;
 pub mod random;
 pub mod wire;
 pub mod zookeeper;

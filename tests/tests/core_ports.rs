@@ -23,6 +23,7 @@ use kafka_protocol::messages::{
 use klamm_tests::batch::Batch;
 use klamm_tests::broker::{Broker, Setup, klamm};
 use klamm_tests::cluster::{Cluster, WITHIN, eventually};
+use klamm_tests::group::await_assignment;
 use klamm_tests::wire::{Connection, text, topic};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -305,23 +306,6 @@ fn consumer(bootstrap: &str, group: &str) -> BaseConsumer {
         .expect("a member");
     consumer.subscribe(&["orders"]).expect("a subscription");
     consumer
-}
-
-/// Polls the members until they share all partitions among them, each with some.
-fn await_assignment(members: &[&BaseConsumer], partitions: usize) {
-    let deadline = Instant::now() + WITHIN;
-    loop {
-        let held = members.iter().map(|m| {
-            // Nothing is there to be read yet: a poll only sees to the membership.
-            m.poll(Duration::from_millis(20));
-            m.assignment().map_or(0, |assigned| assigned.count())
-        });
-        let held: Vec<usize> = held.collect();
-        if held.iter().all(|n| *n > 0) && held.iter().sum::<usize>() == partitions {
-            return;
-        }
-        assert!(Instant::now() < deadline, "partitions held: {held:?}");
-    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! librdkafka's producer and consumer, each told of one broker only.
 
 use klamm_tests::cluster::WITHIN;
+pub use klamm_tests::group::await_assignment;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -179,22 +180,5 @@ pub fn commit(member: &BaseConsumer) {
     while let Err(error) = member.commit_consumer_state(CommitMode::Sync) {
         assert!(Instant::now() < deadline, "the commit: {error}");
         std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// Polls the members until they share all partitions among them, each with some.
-pub fn await_assignment(members: &[&BaseConsumer], partitions: usize) {
-    let deadline = Instant::now() + WITHIN;
-    loop {
-        let held = members.iter().map(|m| {
-            // Nothing is there to be read yet: a poll only sees to the membership.
-            m.poll(Duration::from_millis(20));
-            m.assignment().map_or(0, |assigned| assigned.count())
-        });
-        let held: Vec<usize> = held.collect();
-        if held.iter().all(|n| *n > 0) && held.iter().sum::<usize>() == partitions {
-            return;
-        }
-        assert!(Instant::now() < deadline, "partitions held: {held:?}");
     }
 }

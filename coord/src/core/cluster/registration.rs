@@ -11,8 +11,8 @@
 //!
 //! The last but one is what a broker finds that was killed and is back before its
 //! session has ended (KAFKA-1387, KAFKA-7165). Nobody else can be behind an endpoint that
-//! this process is listening on, and the others may have changed with its settings; if the node were left alone it would go with the old
-//! session, and the broker with it.
+//! this process is listening on, and the others may have changed with its settings; if the
+//! node were left alone it would go with the old session, and the broker with it.
 
 use super::znodes;
 use super::{ClusterError, ClusterErrorKind as Kind};
