@@ -14,9 +14,12 @@ use kafka_protocol::messages::ApiVersionsRequest;
 use std::env;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A `klamm` that is there, and how to start it.
@@ -151,13 +154,22 @@ pub fn free_address() -> Outcome<SocketAddr> {
     Ok((Ipv4Addr::LOCALHOST, port).into())
 }
 
-/// The first of so many that follow each other.
+/// The first of so many that follow each other. They are this process's until it ends: a
+/// run beside it finds them free as well until somebody listens there.
 pub fn free_ports(count: usize) -> Outcome<u16> {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 10_000;
     // Never the same twice in a run: one that was given is not listened at yet.
     static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    static TAKEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut take = |port: u16| {
+        let Ok(claim) = claim(port) else {
+            return false;
+        };
+        taken.push(claim);
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+    };
     let mut row: Vec<u16> = Vec::new();
     for _ in 0..COUNT {
         let n = GIVEN.fetch_add(1, Ordering::Relaxed);
@@ -167,7 +179,7 @@ pub fn free_ports(count: usize) -> Outcome<u16> {
         if row.last().is_some_and(|last| last + 1 != port) {
             row.clear();
         }
-        match is_free(port) {
+        match take(port) {
             true => row.push(port),
             false => row.clear(),
         }
@@ -176,6 +188,12 @@ pub fn free_ports(count: usize) -> Outcome<u16> {
         }
     }
     Err(format!("no {count} free ports in a row from {FIRST} on"))
+}
+
+/// A name that one alone can hold, and that goes with the process.
+fn claim(port: u16) -> io::Result<UnixListener> {
+    let name = UnixAddress::from_abstract_name(format!("klamm-bench/port/{port}"))?;
+    UnixListener::bind_addr(&name)
 }
 
 #[cfg(test)]
@@ -187,6 +205,7 @@ mod tests {
         let first = free_ports(3).unwrap();
         let next = free_address().unwrap().port();
         assert!(!(first..first + 3).contains(&next));
+        assert!((first..first + 3).all(|port| claim(port).is_err()));
         assert!(
             (first..first + 3)
                 .all(|port| { TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() })

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   probe(address)          before the shards start: is the port free?
-//!   Listener::bind          on each shard, SO_REUSEPORT: the kernel spreads connections
+//!   Listener::bind          on one shard; fails where anybody listens
+//!   Listener::join          on the others, SO_REUSEPORT: the kernel spreads connections
 //!      | accept
 //!   TcpSocket: Socket       recv -> spare room of a buffer     sendmsg <- many slices
 //!                                                              sendfile <- a file's range
@@ -89,11 +90,8 @@ pub trait Connect: 'static {
     fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Socket>>;
 }
 
-/// Finds out whether an address can be listened at, and which port 0 becomes.
-///
-/// The shards' sockets share their port, also with those of another broker of the same
-/// user, and neither would notice. This one does not share: it fails where anybody
-/// listens. What is left of a stopped broker's connections does not count.
+/// Finds out whether an address can be listened at, and which port 0 becomes. It fails
+/// where anybody listens; what is left of a stopped broker's connections does not count.
 pub fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     std::net::TcpListener::bind(address)?.local_addr()
 }
@@ -107,34 +105,42 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// On a shard. All shards give the same address.
+    /// The first at its address: fails where anybody listens. Two brokers of one user that
+    /// shared a port would each get a part of the other's clients, and neither would notice.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
-        Listener::open(address, true)
+        let socket = listening(address, false)?;
+        // Not before: a socket that shares from the beginning is let in beside any that does.
+        socket.set_reuse_port(true)?;
+        Ok(Listener::of(socket))
     }
 
-    /// On a shard that has the address for itself: it can't be had twice.
-    pub fn bind_alone(address: SocketAddr) -> io::Result<Listener> {
-        Listener::open(address, false)
+    /// On another shard, at the address of one that was bound.
+    pub fn join(address: SocketAddr) -> io::Result<Listener> {
+        Ok(Listener::of(listening(address, true)?))
     }
 
-    fn open(address: SocketAddr, shared: bool) -> io::Result<Listener> {
-        let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
-        // glommio's own bind leaves this out, and so fails for a minute after another
-        // server was stopped that had connections at this port: an Apache ZooKeeper whose
-        // place a coordinator takes.
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+    fn of(socket: Socket2) -> Listener {
         // SAFETY: the descriptor is open, and given up by `into_raw_fd`: the listener is its
         // only owner.
         let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
-        Ok(Listener { listener })
+        Listener { listener }
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr().map_err(io::Error::from)
     }
+}
+
+fn listening(address: SocketAddr, shared: bool) -> io::Result<Socket2> {
+    let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+    // glommio's own bind leaves this out, and so fails for a minute after another
+    // server was stopped that had connections at this port: an Apache ZooKeeper whose
+    // place a coordinator takes.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }
 
 impl Accept for Listener {
@@ -436,6 +442,7 @@ fn never_wait(socket: &impl AsRawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::future::join;
     use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::net::TcpStream as StdStream;
@@ -558,14 +565,37 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_listened_at_is_found_taken_before_it_is_shared() {
+    fn shards_share_their_port_and_no_other_broker_does() {
         let address = probe("127.0.0.1:0".parse().unwrap()).unwrap();
         glommio::LocalExecutor::default().run(async move {
+            let is_taken = |result: io::Result<_>| {
+                let error = result.map(drop).expect_err("somebody listens");
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            };
             let first = Listener::bind(address).unwrap();
-            let second = Listener::bind(address).expect("shards share their port");
-            let taken = probe(address).expect_err("another broker would not");
-            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+            is_taken(Listener::bind(address));
+            let second = Listener::join(address).expect("of the same broker");
+            is_taken(Listener::bind(address));
+            assert!(probe(address).is_err());
             drop((first, second));
+            Listener::bind(address).expect("nobody listens any more");
+        });
+    }
+
+    /// Each gets connections: the kernel has them as one group.
+    #[test]
+    fn the_first_shard_gets_as_much_as_those_that_joined() {
+        glommio::LocalExecutor::default().run(async move {
+            let first = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = first.local_addr().unwrap();
+            let second = Listener::join(address).unwrap();
+            // By chance all come to one in 2^59 runs.
+            let clients: Vec<_> = (0..60)
+                .map(|_| StdStream::connect(address).unwrap())
+                .collect();
+            let (first, second) = join(first.accept(), second.accept()).await;
+            assert!(first.is_ok() && second.is_ok());
+            drop(clients);
         });
     }
 }

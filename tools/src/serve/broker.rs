@@ -8,10 +8,11 @@
 //!           the others       do what shard 0 submits to them, until it says stop
 //! ```
 
-use crate::serve::core_ports;
 use crate::serve::keeping::Keeping;
 use crate::serve::profile;
 use crate::serve::settings::Settings;
+use crate::serve::{cannot_listen, core_ports};
+use futures_channel::oneshot;
 use futures_util::future::{Either, join_all, select};
 use klamm_coord::core::coordinator::{CoreConfig, Request, Response};
 use klamm_coord::core::image::{Broker, Endpoint, Image};
@@ -241,11 +242,17 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
             .join(&keeping.image().cluster_id)
             .map_err(|e| e.to_string())?;
         register(plan, &keeping, &io).await?;
-        let front = match &keeping {
-            Keeping::Here(driver) => listen_for_zookeeper(plan, &io, driver)?,
-            Keeping::Elsewhere(_) => None,
+        let at_coordinator = match plan.addresses.coordinator {
+            Some(address) => Some((address, bind(address, "--coordinator-listen")?)),
+            None => None,
         };
         let mut doors = listen(plan, shards).await?;
+        let front = match (&keeping, at_coordinator) {
+            (Keeping::Here(driver), Some((address, listener))) => {
+                Some(serve_zookeeper(plan, &io, driver, address, listener))
+            }
+            _ => None,
+        };
         let front = front.map(|(front, door)| {
             doors.push(door);
             front
@@ -380,7 +387,9 @@ async fn register(
 
 type Door = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Has every shard accept connections. The futures end with the last connection.
+/// Has every shard accept connections. The futures end with the last connection. Nobody
+/// is served before all addresses are ours: a broker that finds one taken stops, and
+/// whoever it had answered until then would have seen a cluster that comes apart.
 async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String> {
     let own = &plan.addresses.core_ports;
     assert!(own.is_empty() || own.len() == shards.count(), "one a core");
@@ -388,50 +397,59 @@ async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String>
         .ids()
         .map(|id| (id, plan.addresses.all, Port::Shared));
     let own = shards.ids().zip(own).map(|(id, own)| (id, *own, Port::Own));
-    let (mut doors, mut bound) = (Vec::new(), Vec::new());
+    let (mut doors, mut opens) = (Vec::new(), Vec::new());
     for (id, address, port) in all.chain(own) {
         let plan = plan.clone();
-        let (tell, told) = futures_channel::oneshot::channel();
+        let (tell, bound) = oneshot::channel();
+        let (open, opened) = oneshot::channel::<()>();
+        let joins = port == Port::Shared && id != ShardId::COORDINATOR;
         let door = shards.submit_to(id, async move |local: Rc<Here>| {
-            let bound = match port {
-                Port::Shared => Listener::bind(address),
-                Port::Own => Listener::bind_alone(address),
+            let flag = match port {
+                Port::Shared => "--listen",
+                Port::Own => "--core-ports",
             };
-            match bound {
-                Ok(listener) => {
-                    // Nobody waits only where the shard that asked is gone.
-                    let _ = tell.send(Ok(()));
-                    let admission = plan.admission.clone();
-                    server::serve((*local).clone(), listener, port, admission).await;
-                }
-                Err(e) => {
-                    let _ = tell.send(Err(format!("{address} can't be listened at: {e}")));
-                }
+            let listener = match joins {
+                false => bind(address, flag),
+                true => Listener::join(address).map_err(|e| cannot_listen(address, flag, &e)),
+            };
+            let (listener, outcome) = match listener {
+                Ok(listener) => (Some(listener), Ok(())),
+                Err(why) => (None, Err(why)),
+            };
+            // Nobody waits only where the shard that asked is gone.
+            let _ = tell.send(outcome);
+            if let (Some(listener), Ok(())) = (listener, opened.await) {
+                let admission = plan.admission.clone();
+                server::serve((*local).clone(), listener, port, admission).await;
             }
         });
+        // In turn: who joins comes after the first.
+        bound.await.map_err(|_| "a shard is gone".to_owned())??;
+        opens.push(open);
         doors.push(Box::pin(async move {
             // A shard that is gone has no connections either.
             let _ = door.await;
         }) as Door);
-        bound.push(told);
     }
-    for told in join_all(bound).await {
-        told.map_err(|_| "a shard is gone".to_owned())??;
+    for open in opens {
+        // Where the shard is gone, so is its door.
+        let _ = open.send(());
     }
     Ok(doors)
 }
 
+fn bind(address: SocketAddr, flag: &str) -> Result<Listener, String> {
+    Listener::bind(address).map_err(|e| cannot_listen(address, flag, &e))
+}
+
 /// Accepts ZooKeeper's clients on this shard alone: the state machine is here.
-fn listen_for_zookeeper(
+fn serve_zookeeper(
     plan: &Plan,
     io: &GlommioIo,
     driver: &Rc<Driver<GlommioIo, EveryShard>>,
-) -> Result<Option<(Rc<Front>, Door)>, String> {
-    let Some(address) = plan.addresses.coordinator else {
-        return Ok(None);
-    };
-    let listener =
-        Listener::bind(address).map_err(|e| format!("{address} can't be listened at: {e}"))?;
+    address: SocketAddr,
+    listener: Listener,
+) -> (Rc<Front>, Door) {
     let settings = &plan.settings.coordinator;
     let about = About {
         version: env!("CARGO_PKG_VERSION"),
@@ -450,7 +468,7 @@ fn listen_for_zookeeper(
     );
     let door = zookeeper::server::serve(io.clone(), front.clone(), listener);
     // It runs from here on, also while nobody waits for its end.
-    let (tell, told) = futures_channel::oneshot::channel();
+    let (tell, told) = oneshot::channel();
     io.spawn(async move {
         door.await;
         let _ = tell.send(());
@@ -458,7 +476,7 @@ fn listen_for_zookeeper(
     let ended = Box::pin(async move {
         let _ = told.await;
     });
-    Ok(Some((front, ended)))
+    (front, ended)
 }
 
 async fn close_doors(shards: &Cluster, doors: Vec<Door>) {
