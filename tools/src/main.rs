@@ -28,6 +28,11 @@ mod repair;
 mod serve;
 mod topic;
 
+/// A request is a dozen small objects that another core may free: the system's allocator
+/// took an eighth of a small request's CPU more (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const EXIT_CODES: &str = "\
 Exit status:
   0  done (a reader that went away, as in `| head`, counts as done)
