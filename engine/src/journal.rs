@@ -145,8 +145,8 @@ struct Waiting<I: Io> {
 /// What became of a round that was given to the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is synced here, and was written at that moment.
-    Synced { written: Nanos },
+    /// It is here: written by the one moment, synced by the other.
+    Synced { written: Nanos, synced: Nanos },
     /// There was no room: its partition has to sync it.
     No,
 }
@@ -357,6 +357,7 @@ impl<I: Io> Journal<I> {
         file.fdatasync()
             .await
             .map_err(|e| Offline::failed("sync", &path, e))?;
+        let synced_at = self.io.now();
         let mut state = self.state.borrow_mut();
         let current = state.current.as_mut().expect("nobody else ends its use");
         current.end = behind;
@@ -375,6 +376,7 @@ impl<I: Io> Journal<I> {
         self.zero_ahead();
         Ok(Taken::Synced {
             written: written_at,
+            synced: synced_at,
         })
     }
 

@@ -193,13 +193,13 @@ impl LogProfile {
         Journaling(self.writing(io))
     }
 
-    /// The journal has written such a round, by `written`, and then synced it: all below
-    /// `committed` now is. What it wrote of others beside is in nobody's bytes.
-    pub fn journaled<I: Io>(
+    /// The journal has written such a round, by `written`, and synced it, by `synced`: all
+    /// below `committed` now is. What it wrote of others beside is in nobody's bytes.
+    pub fn journaled(
         &self,
-        io: &I,
         journaling: Journaling,
         written: Nanos,
+        synced: Nanos,
         committed: Offset,
     ) {
         let Some(store) = &self.store else { return };
@@ -209,7 +209,7 @@ impl LogProfile {
         };
         let sync = Span {
             from: write.to,
-            to: io.now(),
+            to: synced.max(write.to),
         };
         self.written.set(write);
         self.synced.set(Round { write, sync });

@@ -39,6 +39,7 @@ pub mod fuzzing;
 pub mod group;
 pub mod guard;
 pub mod hosted;
+pub mod lateness;
 pub mod limits;
 pub mod nodes;
 mod outbox;

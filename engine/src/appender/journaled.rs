@@ -50,12 +50,12 @@ impl<I: Io> Appender<I> {
         let Some(journaled) = self.give_to_journal(round) else {
             return Ok(false);
         };
-        let Taken::Synced { written } = journaled.await? else {
+        let Taken::Synced { written, synced } = journaled.await? else {
             return Ok(false);
         };
         self.check_online()?;
         self.profile
-            .journaled(&self.io, journaling, written, whole.offset);
+            .journaled(journaling, written, synced, whole.offset);
         for chunk in &round.chunks {
             self.tail.push(chunk.clone());
         }

@@ -84,7 +84,15 @@ impl<I: Io> Backlog<I> {
             self.waiting.borrow_mut().push_back(entry);
             self.linger(io);
         }
-        self.place_oldest(io);
+        // What is due by its age alone is the lingering task's to see.
+        if self.is_much() {
+            self.place_oldest(io);
+        }
+    }
+
+    /// So much that nothing may linger.
+    fn is_much(&self) -> bool {
+        self.bytes.get() > self.bytes_max / 2
     }
 
     fn place_oldest(self: &Rc<Self>, io: &I) {
@@ -108,7 +116,7 @@ impl<I: Io> Backlog<I> {
     fn next(&self, io: &I) -> Option<Rc<Member<I>>> {
         let mut waiting = self.waiting.borrow_mut();
         let (since, _) = waiting.front()?;
-        let due = self.bytes.get() > self.bytes_max / 2 || since.plus(LINGER) <= io.now();
+        let due = self.is_much() || since.plus(LINGER) <= io.now();
         let (_, member) = due.then(|| waiting.pop_front())??;
         member.waits.set(false);
         Some(member)

@@ -87,6 +87,8 @@ pub struct Connection<I: Io, S> {
     departures: Departures<I>,
     /// When the frames that are whole became so.
     received_at: Nanos,
+    /// Where that was a moment ago, and nothing was done since.
+    just_received: Option<Nanos>,
     /// The budget for the frame at the front, once it has it.
     permit: Option<Permit>,
     acquire: Option<Acquire>,
@@ -114,6 +116,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             send_left: 0,
             departures: Departures::default(),
             received_at: local.io.now(),
+            just_received: None,
             permit: None,
             acquire: None,
             ending: None,
@@ -136,6 +139,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             let until = self.local.io.now().plus(self.local.limits.drain_time_max);
             self.drain_until = Some(until);
         }
+        self.just_received = None;
         let mut frames_left = FRAMES_A_POLL;
         let mut turns_left = TURNS_A_POLL;
         self.send_left = SEND_BYTES_A_POLL;
@@ -169,7 +173,9 @@ impl<I: Io, S: Socket> Connection<I, S> {
                 return Err(End::Drained);
             }
         }
-        moved |= self.dispatch(cx, frames_left);
+        // Nothing has taken time since bytes were received: the clock need not be read again.
+        let since = self.just_received.take().filter(|_| !moved);
+        moved |= self.dispatch(cx, frames_left, since);
         // More bytes only where the next frame is not whole: what has come and was not
         // dispatched, for whatever reason, is all that is held of what is to come.
         let is_whole = matches!(self.frames.front(), Ok(Front::Whole { .. }));
@@ -245,7 +251,12 @@ impl<I: Io, S: Socket> Connection<I, S> {
     }
 
     /// Frames -> in flight.
-    fn dispatch(&mut self, cx: &mut Context<'_>, frames_left: &mut usize) -> bool {
+    fn dispatch(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames_left: &mut usize,
+        mut now: Option<Nanos>,
+    ) -> bool {
         let mut moved = false;
         while *frames_left > 0 && self.may_take() {
             let front = match self.frames.front() {
@@ -275,7 +286,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             moved = true;
             let turn = self.turns.take();
             let profile = &self.local.profile;
-            let watch = profile.watch(&self.peer, self.received_at, len);
+            let watch = profile.watch(&self.peer, self.received_at, now.take(), len);
             match route::start(&self.local, &self.peer, turn, watch.clone(), frame) {
                 Ok(mut answering) => {
                     // Polled once here: what it does before it waits is done before the
@@ -348,6 +359,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
                 self.frames.received(bytes);
                 self.moved_at = self.local.io.now();
                 self.received_at = self.moved_at;
+                self.just_received = Some(self.moved_at);
                 Ok(true)
             }
             Poll::Ready(Err(e)) => Err(End::Socket(e)),
@@ -383,17 +395,18 @@ impl<I: Io, S: Socket> Connection<I, S> {
         let Some((at, patience)) = self.deadline() else {
             return Poll::Pending;
         };
-        let now = self.local.io.now();
-        if now >= at {
-            let end = match patience {
-                Patience::Drain if self.local.closing.is_said() => End::Drained,
-                _ => End::Refused(patience.sentence().into()),
-            };
-            return Poll::Ready(Some(end));
-        }
         // A timer that fires too early is harmless, and deadlines mostly move away:
-        // one is set anew only where the deadline came nearer.
+        // one is set anew only where the deadline came nearer. Until it fires nothing is
+        // due, and no clock has to be read for that.
         if self.timer.as_ref().is_none_or(|(set, _)| at < *set) {
+            let now = self.local.io.now();
+            if now >= at {
+                let end = match patience {
+                    Patience::Drain if self.local.closing.is_said() => End::Drained,
+                    _ => End::Refused(patience.sentence().into()),
+                };
+                return Poll::Ready(Some(end));
+            }
             let sleep = self.local.io.sleep(Duration::from_nanos(at.0 - now.0));
             self.timer = Some((at, Box::pin(sleep)));
         }

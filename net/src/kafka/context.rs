@@ -12,6 +12,7 @@
 
 use crate::kafka::closing::Closing;
 use crate::kafka::cores::{Cores, Gone};
+use crate::kafka::lateness::Lateness;
 use crate::kafka::limits::{Budget, Limits};
 use crate::kafka::profile::{self, Recorder, Watch};
 use crate::kafka::turns::Turn;
@@ -59,6 +60,8 @@ pub struct Local<I: Io> {
     pub closing: Closing,
     /// What requests took.
     pub profile: Rc<Recorder<I>>,
+    /// Which of them have taken too long.
+    pub lateness: Rc<Lateness<I>>,
     image: RefCell<Arc<Image>>,
     image_changed: Rc<Signal>,
 }
@@ -94,6 +97,7 @@ impl<I: Io> Local<I> {
     ) -> Rc<Local<I>> {
         Rc::new(Local {
             profile: Recorder::new(io.clone(), profile),
+            lateness: Lateness::new(io.clone()),
             request_bytes: Budget::new(limits.request_bytes_max),
             answer_bytes: Budget::new(limits.answer_bytes_max),
             closing: Closing::default(),

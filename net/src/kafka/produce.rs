@@ -204,7 +204,7 @@ fn append<I: Io>(
         }
         // All of them are waited for, so one after another is no later than side by side,
         // and a thousand partitions cost no thousand wakeups each.
-        let mut late = pin!(local.io.sleep(timeout).fuse());
+        let mut late = pin!(local.lateness.after(timeout).fuse());
         for (slot, acknowledged) in waiting {
             let acknowledged = pin!(acknowledged);
             let outcome = match late.is_terminated() {

@@ -181,10 +181,17 @@ impl<I: Io> Recorder<I> {
         self.settings.histograms || self.slow.is_on()
     }
 
-    /// A request that was whole at `received` starts now.
-    pub fn watch(self: &Rc<Self>, peer: &Rc<Peer>, received: Nanos, bytes: usize) -> Watch<I> {
+    /// A request that was whole at `received` starts `now`; the clock is read where that is
+    /// not known.
+    pub fn watch(
+        self: &Rc<Self>,
+        peer: &Rc<Peer>,
+        received: Nanos,
+        now: Option<Nanos>,
+        bytes: usize,
+    ) -> Watch<I> {
         match self.is_on() {
-            true => Watch::starting(self.clone(), peer.clone(), received, bytes),
+            true => Watch::starting(self.clone(), peer.clone(), received, now, bytes),
             false => Watch::default(),
         }
     }

@@ -205,7 +205,7 @@ fn a_recorder_that_is_off_says_so_and_keeps_nothing() {
     assert!(settings.store_profile().is_none());
     let recorder = Recorder::new(sim.io(), settings);
     let peer = Rc::new(Peer::at(([127, 0, 0, 1], 1).into()));
-    let watch = recorder.watch(&peer, Nanos(0), 10);
+    let watch = recorder.watch(&peer, Nanos(0), None, 10);
     watch.known(crate::kafka::route::lookup(0).expect("Produce"), None);
     watch.answered();
     watch.sent(None, 0);

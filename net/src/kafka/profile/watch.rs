@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A watch that is off does nothing and reads no clock. One that is on costs a produce
-//! four reads of it, and two more where it crosses to another shard: what the connection
-//! has read anyway for its own deadlines is used again.
+//! three reads of it, or four where it was behind another one, and two more where it crosses
+//! to another shard: what the connection has read anyway for its own deadlines is used again.
 
 use super::{Ended, PARTS, Part, Parts, Recorder};
 use crate::kafka::context::{Local, Peer};
@@ -59,9 +59,10 @@ impl<I: Io> Watch<I> {
         recorder: Rc<Recorder<I>>,
         peer: Rc<Peer>,
         received: Nanos,
+        now: Option<Nanos>,
         bytes: usize,
     ) -> Watch<I> {
-        let started = recorder.io.now();
+        let started = now.unwrap_or_else(|| recorder.io.now());
         Watch(Some(Rc::new(Request {
             recorder,
             peer,
