@@ -134,13 +134,25 @@ pub fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
+/// What is unpacked by doubling; more gets the room for all that it may become at once.
+/// Room that is not written to costs nothing, but a doubling that is moved has both.
+const DOUBLED_BYTES_MAX: usize = 4 << 20;
+/// A limit above this is none, and no room is made for it.
+const ROOM_BYTES_MAX: usize = 1 << 30;
+
 /// Reads to the end, but no further than one byte past the limit.
 fn drain(codec: Codec, from: impl Read, limit: usize) -> Result<Vec<u8>, CodecError> {
     let mut out = Vec::new();
-    let stop = (limit as u64).saturating_add(1);
-    from.take(stop)
-        .read_to_end(&mut out)
-        .map_err(|error| corrupt(codec, error))?;
+    let stop = limit.saturating_add(1);
+    let first = stop.min(DOUBLED_BYTES_MAX);
+    let mut from = from.take(first as u64);
+    let mut read = from.read_to_end(&mut out);
+    if read.is_ok() && out.len() == first {
+        out.reserve_exact(stop.min(ROOM_BYTES_MAX) - first);
+        from.set_limit((stop - first) as u64);
+        read = from.read_to_end(&mut out);
+    }
+    read.map_err(|error| corrupt(codec, error))?;
     if out.len() > limit {
         return Err(CodecError::TooLarge { codec, limit });
     }
