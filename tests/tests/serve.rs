@@ -12,6 +12,7 @@ use kafka_protocol::messages::{DescribeConfigsRequest, MetadataRequest};
 use klamm_tests::batch::Batch;
 use klamm_tests::broker::{Broker, klamm};
 use klamm_tests::wire::{Connection, text};
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -178,6 +179,52 @@ fn a_port_that_is_taken_is_said_so() {
         .connect()
         .api_versions()
         .expect("the first one goes on");
+}
+
+/// Both may find the port free before either listens there.
+#[test]
+fn of_two_brokers_that_start_at_once_one_has_the_port() {
+    let reserved = Broker::with().prepare();
+    let address = reserved.address().to_string();
+    for _ in 0..5 {
+        let folders = [folder(), folder()];
+        let mut brokers = folders.each_ref().map(|folder| {
+            let mut command = serve(folder.path(), &address);
+            command.args(["--coordinator-listen", "none"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            Killed(command.spawn().expect("run klamm serve"))
+        });
+        let until = Instant::now() + REFUSED_WITHIN;
+        let refused = loop {
+            let ended = |broker: &mut Killed| broker.0.try_wait().expect("a child").is_some();
+            if let Some(refused) = brokers.iter_mut().position(ended) {
+                break refused;
+            }
+            assert!(Instant::now() < until, "both serve at {address}");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let mut connection = Connection::open(reserved.address()).expect("the other one's");
+        connection.api_versions().expect("it serves");
+        let mut said = String::new();
+        let errors = brokers[refused].0.stderr.take().expect("piped");
+        std::io::BufReader::new(errors)
+            .read_to_string(&mut said)
+            .expect("text");
+        assert!(
+            said.contains(&address) && said.contains("--listen"),
+            "{said}"
+        );
+    }
+}
+
+/// At its end; one that has ended by itself is only waited for.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
