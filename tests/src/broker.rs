@@ -341,9 +341,9 @@ impl Drop for Broker {
     }
 }
 
-/// A port of this test's own. SO_REUSEPORT lets two brokers share one without a
-/// word, so a port is taken by a lock on a file, and below the range from which the
-/// kernel hands out ports to clients (32768 and up): it stays ours over a restart.
+/// A port of this test's own: taken by a lock on a file, since others may choose before
+/// anybody listens there, and below the range from which the kernel hands out ports to
+/// clients (32768 and up): it stays ours over a restart.
 pub(crate) struct Port {
     pub(crate) number: u16,
     _lock: File,

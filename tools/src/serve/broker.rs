@@ -243,20 +243,22 @@ async fn lead(plan: &Arc<Plan>, shards: &Cluster, io: GlommioIo) -> Result<(), S
             .map_err(|e| e.to_string())?;
         register(plan, &keeping, &io).await?;
         let at_coordinator = match plan.addresses.coordinator {
-            Some(address) => Some((address, bind(address, "--coordinator-listen")?)),
+            Some(address) => {
+                let bound = Listener::bind(address);
+                let bound = bound.map_err(|e| cannot_listen(address, "--coordinator-listen", &e));
+                Some((address, bound?))
+            }
             None => None,
         };
         let mut doors = listen(plan, shards).await?;
         let front = match (&keeping, at_coordinator) {
             (Keeping::Here(driver), Some((address, listener))) => {
-                Some(serve_zookeeper(plan, &io, driver, address, listener))
+                let (front, door) = serve_zookeeper(plan, &io, driver, address, listener);
+                doors.push(door);
+                Some(front)
             }
             _ => None,
         };
-        let front = front.map(|(front, door)| {
-            doors.push(door);
-            front
-        });
         Ok::<_, String>((doors, front))
     };
     let served = match ready.await {
@@ -404,23 +406,26 @@ async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String>
         let (open, opened) = oneshot::channel::<()>();
         let joins = port == Port::Shared && id != ShardId::COORDINATOR;
         let door = shards.submit_to(id, async move |local: Rc<Here>| {
+            let listener = match joins {
+                false => Listener::bind(address),
+                true => Listener::join(address),
+            };
             let flag = match port {
                 Port::Shared => "--listen",
                 Port::Own => "--core-ports",
             };
-            let listener = match joins {
-                false => bind(address, flag),
-                true => Listener::join(address).map_err(|e| cannot_listen(address, flag, &e)),
-            };
-            let (listener, outcome) = match listener {
-                Ok(listener) => (Some(listener), Ok(())),
-                Err(why) => (None, Err(why)),
-            };
-            // Nobody waits only where the shard that asked is gone.
-            let _ = tell.send(outcome);
-            if let (Some(listener), Ok(())) = (listener, opened.await) {
-                let admission = plan.admission.clone();
-                server::serve((*local).clone(), listener, port, admission).await;
+            match listener {
+                Ok(listener) => {
+                    // Nobody waits only where the shard that asked is gone.
+                    let _ = tell.send(Ok(()));
+                    if opened.await.is_ok() {
+                        let admission = plan.admission.clone();
+                        server::serve((*local).clone(), listener, port, admission).await;
+                    }
+                }
+                Err(e) => {
+                    let _ = tell.send(Err(cannot_listen(address, flag, &e)));
+                }
             }
         });
         // In turn: who joins comes after the first.
@@ -436,10 +441,6 @@ async fn listen(plan: &Arc<Plan>, shards: &Cluster) -> Result<Vec<Door>, String>
         let _ = open.send(());
     }
     Ok(doors)
-}
-
-fn bind(address: SocketAddr, flag: &str) -> Result<Listener, String> {
-    Listener::bind(address).map_err(|e| cannot_listen(address, flag, &e))
 }
 
 /// Accepts ZooKeeper's clients on this shard alone: the state machine is here.

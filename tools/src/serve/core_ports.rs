@@ -5,8 +5,8 @@
 //!                      0           as many as the system has to give (a test's)
 //! ```
 //!
-//! Sockets of one process may share a port without a word (SO_REUSEPORT, which the port of
-//! all cores is made of): what two of them were to have is refused here.
+//! What two of them were to have is refused here, by the flag that has it already, and not
+//! only when it is listened at.
 
 use crate::serve::free_port;
 use crate::serve::settings::Settings;
