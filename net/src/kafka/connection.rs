@@ -87,8 +87,8 @@ pub struct Connection<I: Io, S> {
     departures: Departures<I>,
     /// When the frames that are whole became so.
     received_at: Nanos,
-    /// Where that was a moment ago, and nothing was done since.
-    just_received: Option<Nanos>,
+    /// That was a moment ago, and nothing was done since.
+    just_received: bool,
     /// The budget for the frame at the front, once it has it.
     permit: Option<Permit>,
     acquire: Option<Acquire>,
@@ -116,7 +116,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             send_left: 0,
             departures: Departures::default(),
             received_at: local.io.now(),
-            just_received: None,
+            just_received: false,
             permit: None,
             acquire: None,
             ending: None,
@@ -139,7 +139,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
             let until = self.local.io.now().plus(self.local.limits.drain_time_max);
             self.drain_until = Some(until);
         }
-        self.just_received = None;
+        self.just_received = false;
         let mut frames_left = FRAMES_A_POLL;
         let mut turns_left = TURNS_A_POLL;
         self.send_left = SEND_BYTES_A_POLL;
@@ -174,8 +174,9 @@ impl<I: Io, S: Socket> Connection<I, S> {
             }
         }
         // Nothing has taken time since bytes were received: the clock need not be read again.
-        let since = self.just_received.take().filter(|_| !moved);
-        moved |= self.dispatch(cx, frames_left, since);
+        let is_now = std::mem::take(&mut self.just_received) && !moved;
+        let now = is_now.then_some(self.received_at);
+        moved |= self.dispatch(cx, frames_left, now);
         // More bytes only where the next frame is not whole: what has come and was not
         // dispatched, for whatever reason, is all that is held of what is to come.
         let is_whole = matches!(self.frames.front(), Ok(Front::Whole { .. }));
@@ -359,7 +360,7 @@ impl<I: Io, S: Socket> Connection<I, S> {
                 self.frames.received(bytes);
                 self.moved_at = self.local.io.now();
                 self.received_at = self.moved_at;
-                self.just_received = Some(self.moved_at);
+                self.just_received = true;
                 Ok(true)
             }
             Poll::Ready(Err(e)) => Err(End::Socket(e)),
