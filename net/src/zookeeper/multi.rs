@@ -22,9 +22,10 @@ type Done = Result<(), Malformed>;
 pub(super) fn multi(turn: &mut Turn<'_>, xid: i32, from: &mut Reader<'_>) -> Done {
     let (ops, kinds) = match read(turn.who.session, from) {
         Ok(read) => read,
-        Err(BadCreate::Malformed) => return Err(Malformed),
-        // Its bytes were a multi, so it counts as a write that failed.
-        Err(BadCreate::Arguments) => {
+        // The one thing that ZooKeeper trips over before it has drawn a zxid.
+        Err(BadCreate::NullAcl) => return Err(Malformed),
+        // That it is a multi is known from its header: it counts as a write that failed.
+        Err(BadCreate::Malformed | BadCreate::Arguments) => {
             let gate = turn.core.refuse_write(turn.now);
             turn.out.error(xid, gate, err::MARSHALLING);
             return Ok(());

@@ -19,6 +19,8 @@ pub(super) enum BadCreate {
     Malformed,
     /// Flags that are no mode, or a time to live that does not go with them.
     Arguments,
+    /// No list of ACLs, not even an empty one, where the flags are a mode: in a multi.
+    NullAcl,
 }
 
 impl From<Malformed> for BadCreate {
@@ -64,11 +66,11 @@ pub(super) fn read_create(
     let in_multi = place == Place::InMulti;
     let flags_say_ttl = matches!(request.flags, 5 | 6);
     if in_multi && op != op::CREATE_TTL {
+        if request.acl.is_none() && (0..=6).contains(&request.flags) {
+            return Err(BadCreate::NullAcl);
+        }
         if flags_say_ttl {
             return Err(BadCreate::Arguments);
-        }
-        if request.acl.is_none() && (0..=4).contains(&request.flags) {
-            return Err(BadCreate::Malformed);
         }
     }
     let ttl_ms = if in_multi && !flags_say_ttl {
@@ -115,7 +117,7 @@ pub(super) fn create(turn: &mut Turn<'_>, xid: i32, op: i32, from: &mut Reader<'
             }
             other => unreachable!("a create gave {other:?}"),
         }),
-        Err(BadCreate::Malformed) => return Err(Malformed),
+        Err(BadCreate::Malformed | BadCreate::NullAcl) => return Err(Malformed),
         Err(BadCreate::Arguments) => refuse(turn, xid, err::BAD_ARGUMENTS),
     }
     Ok(())

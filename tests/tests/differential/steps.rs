@@ -235,7 +235,11 @@ impl Draw<'_> {
             7..11 => Request::SetData(self.path(), self.data(), self.of(&[-1, -1, 0, 1])),
             11..15 => Request::Delete(self.path(), self.of(&[-1, -1, 0, 1])),
             15..19 => Request::Check(self.path(), self.of(&[-1, -1, 0, 1])),
-            _ => Request::SetData(self.path(), self.data(), self.version()),
+            _ => match self.0.below(6) {
+                // Not in a multi.
+                0 => self.in_multi_read(),
+                _ => Request::SetData(self.path(), self.data(), self.version()),
+            },
         }
     }
 
@@ -264,12 +268,16 @@ impl Draw<'_> {
 
     /// A sound request that ends too early.
     fn cut_short(&mut self) -> Request {
-        let whole = match self.0.below(6) {
+        let whole = match self.0.below(7) {
             0 => Request::Create(self.create()),
             1 => Request::SetData(self.path(), self.data(), -1),
             2 => Request::Delete(self.path(), -1),
             3 => Request::GetData(self.path(), false),
             4 => Request::Exists(self.path(), false),
+            5 => {
+                let n = self.0.below(3);
+                Request::Multi((0..n).map(|_| self.in_multi()).collect())
+            }
             _ => Request::GetChildren2(self.path(), false),
         };
         let mut body = whole.body();

@@ -457,6 +457,40 @@ fn requests_that_make_no_sense_get_their_errors() {
     });
 }
 
+/// As in Apache ZooKeeper 3.9.5, which says MARSHALLINGERROR to each: a multi has a zxid
+/// before it is read, but for what is found while its operations are built.
+#[test]
+fn a_multi_that_cannot_be_read_counts_as_a_write() {
+    let open = || Some(Acl::open());
+    let multi_of = |op: i32, request: Raw| {
+        let mut body = Vec::new();
+        Ops::default().with(op, &request).put(&mut body);
+        Raw(body)
+    };
+    let read = || Raw(vec![0, 0, 0, 1, b'/', 0]);
+    let create_of = |acl, flags| multi_of(op::CREATE2, create_with(b"/f", acl, flags));
+    let table = [
+        ("flags 99", create_of(open(), 99), true),
+        ("a TTL's flags", create_of(open(), 6), true),
+        ("a read", multi_of(op::GET_DATA, read()), true),
+        ("nothing known", multi_of(77, Raw(vec![])), true),
+        ("an end that is missing", Raw(vec![0, 0, 0, 1]), true),
+        ("no ACL, flags 99", create_of(None, 99), true),
+        ("no ACL", create_of(None, 0), false),
+        ("no ACL, a TTL's flags", create_of(None, 6), false),
+    ];
+    story(Limits::default(), async move |server| {
+        let client = server.client().await;
+        let mut zxid = client.create("/there", b"").await.zxid;
+        for (what, request, is_write) in &table {
+            let answer = client.call(op::MULTI, request).await;
+            assert_eq!(answer.err, -5, "{what}");
+            assert_eq!(answer.zxid > zxid, *is_write, "{what}");
+            zxid = answer.zxid;
+        }
+    });
+}
+
 /// Any bytes within a session: an answer or the end, and nobody else is disturbed.
 #[test]
 fn random_frames_disturb_nobody_else() {
