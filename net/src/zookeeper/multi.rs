@@ -57,20 +57,34 @@ pub(super) fn multi(turn: &mut Turn<'_>, xid: i32, from: &mut Reader<'_>) -> Don
 /// The operations, and as what each is answered.
 fn read(session: SessionId, from: &mut Reader<'_>) -> Result<(Vec<Op>, Vec<i32>), BadCreate> {
     let (mut ops, mut kinds) = (Vec::new(), Vec::new());
+    let mut reads = false;
     loop {
         let header: MultiHeader = from.take()?;
         if header.done {
-            return Ok((ops, kinds));
+            return match reads {
+                true => Err(BadCreate::Malformed),
+                false => Ok((ops, kinds)),
+            };
         }
-        ops.push(match header.op {
+        let op = match header.op {
             op::CREATE | op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => {
                 read_create(header.op, session, Place::InMulti, from)?
             }
             op::DELETE => delete_op(from.take()?)?,
             op::SET_DATA => set_data_op(from.take()?)?,
             op::CHECK => check_op(from.take()?),
+            // Not to be done here, but ZooKeeper goes on, and may trip over what follows.
+            op::GET_DATA | op::GET_CHILDREN if ops.is_empty() => {
+                from.take::<ReadRequest<'_>>()?;
+                reads = true;
+                continue;
+            }
             _ => return Err(BadCreate::Malformed),
-        });
+        };
+        if reads {
+            return Err(BadCreate::Malformed);
+        }
+        ops.push(op);
         kinds.push(answered_as(header.op, ops.last()));
     }
 }

@@ -468,11 +468,27 @@ fn a_multi_that_cannot_be_read_counts_as_a_write() {
         Raw(body)
     };
     let read = || Raw(vec![0, 0, 0, 1, b'/', 0]);
+    let after_a_read = |request: Raw| {
+        let mut body = Vec::new();
+        let ops = Ops::default().with(op::GET_DATA, &read());
+        ops.with(op::CREATE, &request).put(&mut body);
+        Raw(body)
+    };
     let create_of = |acl, flags| multi_of(op::CREATE2, create_with(b"/f", acl, flags));
     let table = [
         ("flags 99", create_of(open(), 99), true),
         ("a TTL's flags", create_of(open(), 6), true),
         ("a read", multi_of(op::GET_DATA, read()), true),
+        (
+            "a read, then no ACL",
+            after_a_read(create_with(b"/f", None, 0)),
+            false,
+        ),
+        (
+            "a read, then a create",
+            after_a_read(create_with(b"/f", open(), 0)),
+            true,
+        ),
         ("nothing known", multi_of(77, Raw(vec![])), true),
         ("an end that is missing", Raw(vec![0, 0, 0, 1]), true),
         ("no ACL, flags 99", create_of(None, 99), true),
