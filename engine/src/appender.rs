@@ -9,6 +9,9 @@
 //!                                + the next round gathers meanwhile
 //! ```
 //!
+//! A round of one chunk is written and synced by one call, where nothing before it is to be
+//! synced: the disk is waited for once and not twice.
+//!
 //! Where the shard has a journal, a small round goes there instead, beside those of other
 //! partitions (appender/journaled.rs), and to its segment later, with others of its own log
 //! (appender/placing.rs): *committed* is what is synced in the segment or in the journal,
@@ -35,7 +38,7 @@ pub use journaled::{Journaled, Settling};
 
 use crate::config::LogConfig;
 use crate::error::Offline;
-use crate::io::{BLOCK, Buf, File, Io, Open, write_whole};
+use crate::io::{BLOCK, Buf, File, Io, Open, write_whole, write_whole_synced};
 use crate::mark::Mark;
 use crate::marker::Marker;
 use crate::profile::LogProfile;
@@ -397,7 +400,10 @@ impl<I: Io> Appender<I> {
             if self.journal_round(&round).await? {
                 return Ok(());
             }
-            self.write_round(&round, bytes_end).await?;
+            if self.write_round(&round, bytes_end).await? {
+                self.last_by_journal.set(false);
+                return self.mark_synced(&round.segment, bytes_end).await;
+            }
         }
         self.last_by_journal.set(false);
         if self.must_sync() {
@@ -406,8 +412,9 @@ impl<I: Io> Appender<I> {
         Ok(())
     }
 
-    /// Writes a round to its segment, behind what is yet to be placed there.
-    async fn write_round(self: &Rc<Self>, round: &Round<I>, end: BytePos) -> Result<(), Offline> {
+    /// Writes a round to its segment, behind what is yet to be placed there. True: it is
+    /// synced as well.
+    async fn write_round(self: &Rc<Self>, round: &Round<I>, end: BytePos) -> Result<bool, Offline> {
         let turn = self.place_turn().await;
         let writing = self.profile.writing(&self.io);
         self.place_in(&turn).await?;
@@ -422,17 +429,29 @@ impl<I: Io> Appender<I> {
             self.marker.covers(round.segment.base, end),
             "no byte beyond the window of a synced mark"
         );
-        let writes = round
-            .chunks
-            .iter()
-            .map(|chunk| write_whole(&self.io, &file, chunk.buf.clone(), chunk.start.0));
-        let (written, marked) = join(join_all(writes), self.marker.note(mark)).await;
-        let written: Result<(), _> = written.into_iter().collect();
-        written.map_err(|e| Offline::failed("write", &round.segment.path, e))?;
-        marked?;
-        let bytes = round.chunks.iter().map(|c| c.buf.len() as u64).sum();
+        let sync_turn = match self.write_syncs(round) {
+            true => Some(self.sync_turn().await?),
+            false => None,
+        };
         let whole = round.whole;
-        self.profile.written(&self.io, writing, whole.offset, bytes);
+        let note_written = || {
+            let bytes = round.chunks.iter().map(|c| c.buf.len() as u64).sum();
+            self.profile.written(&self.io, writing, whole.offset, bytes);
+        };
+        // A synced write counts as a sync, all of it.
+        let syncing = sync_turn.as_ref().map(|_| {
+            note_written();
+            self.profile.syncing(&self.io)
+        });
+        let writes = self.write_chunks(round, &file, sync_turn.is_some());
+        let (written, marked) = join(writes, self.marker.note(mark)).await;
+        // Before the turn ends: who syncs next would be told that all is well.
+        written.inspect_err(|offline| self.fail(offline.clone()))?;
+        marked?;
+        match syncing {
+            Some(syncing) => self.profile.synced(&self.io, syncing),
+            None => note_written(),
+        }
         for chunk in &round.chunks {
             self.tail_cache.add(&self.tail, chunk.clone());
         }
@@ -444,11 +463,33 @@ impl<I: Io> Appender<I> {
             state.placed = whole;
         }
         drop(turn);
+        if let Some(sync_turn) = sync_turn {
+            drop(sync_turn);
+            self.note_synced(whole)?;
+            return Ok(true);
+        }
         // Where an acknowledgement waits for the sync, nobody has news before that.
         if !self.config.borrow().acks_committed() {
             self.progress.wake();
         }
-        Ok(())
+        Ok(false)
+    }
+
+    async fn write_chunks(
+        &self,
+        round: &Round<I>,
+        file: &I::File,
+        synced: bool,
+    ) -> Result<(), Offline> {
+        let writes = round.chunks.iter().map(async |chunk| {
+            let (buf, pos) = (chunk.buf.clone(), chunk.start.0);
+            match synced {
+                true => write_whole_synced(&self.io, file, buf, pos).await,
+                false => write_whole(&self.io, file, buf, pos).await,
+            }
+        });
+        let written: Result<(), _> = join_all(writes).await.into_iter().collect();
+        written.map_err(|e| Offline::failed("write", &round.segment.path, e))
     }
 
     /// Moves the positions, unless the log went offline meanwhile: then nothing more is

@@ -17,8 +17,9 @@
 //!   how many bytes were taken, which may be fewer than were given.
 //! - What was written is *stable*: a later read sees it, and so does a process that
 //!   starts after this one was killed. It is *committed* only after
-//!   [`File::fdatasync`] or [`Io::sync_all`] returned Ok; until then a power cut may
-//!   lose any subset of it, in units of [`SECTOR`].
+//!   [`File::fdatasync`] or [`Io::sync_all`] returned Ok, or the [`File::write_synced_at`]
+//!   that wrote it; until then a power cut may lose any subset of it, in units of
+//!   [`SECTOR`].
 //! - After a failed sync nothing is known of the unsynced bytes. Callers latch.
 //! - A new, renamed or removed name is committed only after [`Io::sync_dir`] of its
 //!   folder, or [`Io::sync_all`].
@@ -167,6 +168,10 @@ pub trait File: 'static {
     /// Writes all of `buf` at `pos`. Returns the bytes taken, from the front.
     fn write_at(&self, buf: Rc<Self::Buf>, pos: u64) -> impl Future<Output = Result<usize>>;
 
+    /// As [`File::write_at`]; what was taken is committed when it returns Ok, and nothing is
+    /// known of it after an error. Of what else was written it says nothing.
+    fn write_synced_at(&self, buf: Rc<Self::Buf>, pos: u64) -> impl Future<Output = Result<usize>>;
+
     /// Reads at any position and length. Shorter than asked only at the file's end.
     fn read_at(&self, pos: u64, len: usize) -> impl Future<Output = Result<Self::Read>>;
 
@@ -308,9 +313,29 @@ pub(crate) async fn write_whole<I: Io>(
     buf: Rc<I::Buf>,
     pos: u64,
 ) -> Result<()> {
+    write_parts(io, buf, pos, async |buf, pos| file.write_at(buf, pos).await).await
+}
+
+/// The same, and what was written is committed.
+pub(crate) async fn write_whole_synced<I: Io>(
+    io: &I,
+    file: &I::File,
+    buf: Rc<I::Buf>,
+    pos: u64,
+) -> Result<()> {
+    let write = async |buf, pos| file.write_synced_at(buf, pos).await;
+    write_parts(io, buf, pos, write).await
+}
+
+async fn write_parts<I: Io>(
+    io: &I,
+    buf: Rc<I::Buf>,
+    pos: u64,
+    write: impl AsyncFn(Rc<I::Buf>, u64) -> Result<usize>,
+) -> Result<()> {
     let (mut buf, mut pos, mut stuck) = (buf, pos, 0);
     loop {
-        let taken = file.write_at(buf.clone(), pos).await?;
+        let taken = write(buf.clone(), pos).await?;
         if taken >= buf.len() {
             return Ok(());
         }

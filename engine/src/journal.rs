@@ -4,7 +4,7 @@
 //!   round of orders-0    --+                                       +-- its segment
 //!   round of orders-1    --+                                       |   its segment, later
 //!   round of payments-7  --+                                       |        |
-//!                          +-> gathered -> group: one write, one fdatasync  synced much later
+//!                          +-> gathered -> group: one write, synced         synced much later
 //!                                                 committed
 //!
 //!   DATA/journal/0-0.journal  |head| group | group | group | older ones
@@ -51,7 +51,7 @@ pub(crate) use replay::KnownFolder;
 pub use replay::{ReplayConfig, Replayed, replay};
 
 use crate::error::Offline;
-use crate::io::{BLOCK, Buf, File, Io, write_whole};
+use crate::io::{BLOCK, Buf, File, Io, write_whole, write_whole_synced};
 use crate::segment::LogPosition;
 use crate::signal::Signal;
 use crate::tail::Chunk;
@@ -320,7 +320,7 @@ impl<I: Io> Journal<I> {
             }
             return Ok(Taken::No);
         }
-        let (file, path, generation, end, number, written) = {
+        let (file, path, generation, end, number, ready) = {
             let state = self.state.borrow();
             let current = state.current.as_ref().expect("there is room in it");
             (
@@ -329,7 +329,7 @@ impl<I: Io> Journal<I> {
                 current.generation,
                 current.end,
                 current.groups,
-                current.file.ready.written.get(),
+                current.file.ready.clone(),
             )
         };
         let mut buf = self.io.alloc(blocks);
@@ -340,9 +340,18 @@ impl<I: Io> Journal<I> {
             .next_multiple_of(self.config.grow_bytes)
             .min(self.config.file_bytes)
             .max(behind);
+        if behind <= ready.written.get() {
+            // Nothing else is to be synced: one wait for the disk instead of two, which
+            // counts as a sync.
+            let written_at = self.io.now();
+            write_whole_synced(&self.io, &file, Rc::new(buf), end)
+                .await
+                .map_err(|e| Offline::failed("write", &path, e))?;
+            return Ok(self.note_synced(group, behind, written_at));
+        }
         let group_write = write_whole(&self.io, &file, Rc::new(buf), end);
         let zeros = async {
-            if behind <= written || behind == grown {
+            if behind == grown {
                 return Ok(());
             }
             let mut zeros = self.io.alloc((grown - behind) as usize);
@@ -357,14 +366,17 @@ impl<I: Io> Journal<I> {
         file.fdatasync()
             .await
             .map_err(|e| Offline::failed("sync", &path, e))?;
-        let synced_at = self.io.now();
+        ready.written.set(grown);
+        Ok(self.note_synced(group, behind, written_at))
+    }
+
+    /// A group is in the current file, and synced: it ends there.
+    fn note_synced(self: &Rc<Self>, group: &[Waiting<I>], behind: u64, written: Nanos) -> Taken {
+        let synced = self.io.now();
         let mut state = self.state.borrow_mut();
         let current = state.current.as_mut().expect("nobody else ends its use");
         current.end = behind;
         current.groups += 1;
-        if behind > written {
-            current.file.ready.written.set(grown);
-        }
         for waiting in group {
             let known = current
                 .members
@@ -374,10 +386,7 @@ impl<I: Io> Journal<I> {
         }
         drop(state);
         self.zero_ahead();
-        Ok(Taken::Synced {
-            written: written_at,
-            synced: synced_at,
-        })
+        Taken::Synced { written, synced }
     }
 
     /// Sees to it that so many bytes fit into the current file. False: the disk is full.

@@ -2,11 +2,12 @@
 //!
 //! One sync of a segment at a time, whoever asks for it (journaled.rs says why).
 
-use super::Appender;
+use super::gathering::Round;
+use super::{Appender, Journaled};
 use crate::error::Offline;
 use crate::io::Io;
-use crate::segment::Segment;
-use crate::units::BytePos;
+use crate::segment::{LogPosition, Segment};
+use crate::units::{BytePos, Offset};
 use futures_util::future::join;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,13 +37,40 @@ impl<I: Io> Appender<I> {
         self.sync_file(segment).await?;
         drop(turn);
         self.profile.synced(&self.io, syncing);
+        self.note_synced(stable)
+    }
+
+    /// The segment is synced up to there.
+    pub(super) fn note_synced(&self, upto: LogPosition) -> Result<(), Offline> {
         self.advance(|state| {
-            assert!(state.committed.offset <= stable.offset);
-            state.committed = stable;
+            assert!(state.committed.offset <= upto.offset);
+            state.committed = upto;
             state.sync_due &= state.committed != state.dirty;
         })?;
-        self.note_settled(stable.offset);
+        self.note_settled(upto.offset);
         Ok(())
+    }
+
+    /// Whether a round's write is to be a synced one, which spares a wait for the disk. Where
+    /// it is the only write, begins where the segment is synced, and ends what is answered:
+    /// a sync of the file would have nothing else to commit.
+    pub(super) fn write_syncs(&self, round: &Round<I>) -> bool {
+        let [chunk] = round.chunks.as_slice() else {
+            return false;
+        };
+        let settled = match &self.journaled {
+            Some(Journaled { member, .. }) => member.settled(),
+            None => Offset(i64::MAX),
+        };
+        let state = self.state.borrow();
+        let from = state.committed;
+        self.config.borrow().acks_committed()
+            && !self.syncing.get()
+            && state.placed == from
+            && from.offset <= settled
+            && from.segment == round.segment.base
+            && chunk.start <= from.pos
+            && from.offset < round.whole.offset
     }
 
     /// Resolves once no sync of a segment is under way, whoever asked for it.
@@ -56,12 +84,20 @@ impl<I: Io> Appender<I> {
         segment: &Rc<Segment<I>>,
         bytes_end: BytePos,
     ) -> Result<(), Offline> {
-        let sync = self.sync(segment);
-        if self.marker.is_due(segment.base, bytes_end) {
-            let (synced, marked) = join(sync, self.marker.sync()).await;
-            synced.and(marked)
-        } else {
-            sync.await
+        let marking = self.mark_synced(segment, bytes_end);
+        let (synced, marked) = join(self.sync(segment), marking).await;
+        synced.and(marked)
+    }
+
+    /// Syncs the mark where it is due.
+    pub(super) async fn mark_synced(
+        &self,
+        segment: &Rc<Segment<I>>,
+        bytes_end: BytePos,
+    ) -> Result<(), Offline> {
+        match self.marker.is_due(segment.base, bytes_end) {
+            true => self.marker.sync().await,
+            false => Ok(()),
         }
     }
 

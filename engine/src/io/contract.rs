@@ -8,6 +8,7 @@ use super::sim::{DATA, Faults, Sim};
 use super::{BLOCK, Buf, Entry, File, Io, Open, Want};
 use crate::units::Nanos;
 use futures_channel::oneshot;
+use futures_util::future::join;
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -44,6 +45,7 @@ contract![
     what_was_written_is_read_at_any_position_and_length,
     a_buffer_shrinks_and_one_used_before_has_its_length,
     a_written_buffer_can_be_written_again_elsewhere,
+    a_synced_write_is_a_write,
     a_read_at_the_end_is_short_and_beyond_it_empty,
     allocated_bytes_are_zero_and_kept_when_it_asks_for_less,
     truncated_bytes_are_gone_for_good,
@@ -192,6 +194,30 @@ async fn a_written_buffer_can_be_written_again_elsewhere<I: Io>(io: &I, dir: &Pa
     );
     let read = file.read_at(0, 2 * BLOCK).await.unwrap();
     assert!(read[..BLOCK] == buf[..] && read[BLOCK..] == buf[..]);
+}
+
+/// Whose name may be gone by then, and which others write to beside.
+async fn a_synced_write_is_a_write<I: Io>(io: &I, dir: &Path) {
+    let path = dir.join("f");
+    let file = io.open(&path, Open::New).await.unwrap();
+    write_all(&file, filled(io, 1, 3), 0).await;
+    io.remove_file(&path).await.unwrap();
+    for at in [1, 3] {
+        let (buf, pos) = (filled(io, 9, 1), at * BLOCK as u64);
+        let (taken, beside) = join(
+            file.write_synced_at(buf, pos),
+            file.write_synced_at(filled(io, 8, 1), 5 * BLOCK as u64),
+        )
+        .await;
+        assert_eq!((taken.unwrap(), beside.unwrap()), (BLOCK, BLOCK));
+    }
+    let read = file.read_at(0, 6 * BLOCK).await.unwrap();
+    let blocks: Vec<_> = read.chunks(BLOCK).map(|block| block[0]).collect();
+    assert_eq!(blocks, [1, 9, 1, 9, 0, 8]);
+    assert!(
+        read.chunks(BLOCK)
+            .all(|b| b.iter().all(|byte| *byte == b[0]))
+    );
 }
 
 async fn a_read_at_the_end_is_short_and_beyond_it_empty<I: Io>(io: &I, dir: &Path) {

@@ -58,7 +58,13 @@ pub struct GlommioIo(
 );
 
 /// A file opened for direct I/O.
-pub struct GlommioFile(DmaFile, Cached);
+pub struct GlommioFile {
+    file: DmaFile,
+    /// The same file, opened anew: each write to it is synced before it is done. Opened when
+    /// it is first asked for.
+    synced: OnceCell<DmaFile>,
+    cached: Cached,
+}
 
 /// The same file without O_DIRECT, opened when it is first asked for.
 struct Cached {
@@ -162,7 +168,11 @@ impl GlommioIo {
     async fn take(&self, held: Held, path: PathBuf) -> Result<GlommioFile> {
         let file = device::take(self, held, &path).await?;
         let opened = OnceCell::new();
-        Ok(GlommioFile(file, Cached { path, opened }))
+        Ok(GlommioFile {
+            file,
+            synced: OnceCell::new(),
+            cached: Cached { path, opened },
+        })
     }
 
     /// Returns once no call is with the blocking threads.
@@ -340,17 +350,28 @@ impl GlommioFile {
     }
 
     fn metadata(&self) -> Result<fs::Metadata> {
-        // SAFETY: the descriptor is open as long as `self.0` lives, and ManuallyDrop
+        // SAFETY: the descriptor is open as long as `self.file` lives, and ManuallyDrop
         // keeps this borrowed view from closing it.
-        let file = ManuallyDrop::new(unsafe { fs::File::from_raw_fd(self.0.as_raw_fd()) });
+        let file = ManuallyDrop::new(unsafe { fs::File::from_raw_fd(self.file.as_raw_fd()) });
         file.metadata()
     }
 
     /// Another descriptor of the same open file, for a thread that may outlive this one.
     fn duplicate(&self) -> Result<OwnedFd> {
-        // SAFETY: the descriptor is open as long as `self.0` lives, which is longer than
+        // SAFETY: the descriptor is open as long as `self.file` lives, which is longer than
         // this borrow.
-        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }.try_clone_to_owned()
+        unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) }.try_clone_to_owned()
+    }
+
+    async fn synced(&self) -> Result<&DmaFile> {
+        if let Some(synced) = self.synced.get() {
+            return Ok(synced);
+        }
+        let (io, held) = (GlommioIo::new(), self.duplicate()?);
+        let held = io.blocking(move || Held::open_synced(&held)).await?;
+        let opened = device::take(&io, held, &self.cached.path).await?;
+        // Another writer may have been quicker; then its handle is the one.
+        Ok(self.synced.get_or_init(|| opened))
     }
 
     /// What remains of a read that the kernel cut short before the file's end.
@@ -361,7 +382,7 @@ impl GlommioFile {
             bytes.truncate(bytes.len() / BLOCK * BLOCK);
             let at = start + bytes.len() as u64;
             let more = self
-                .0
+                .file
                 .read_at_aligned(at, (end - at) as usize)
                 .await
                 .map_err(io_error)?;
@@ -380,21 +401,29 @@ impl GlommioFile {
     }
 }
 
+async fn write_at(file: &DmaFile, buf: Rc<GlommioBuf>, pos: u64) -> Result<usize> {
+    assert!(
+        !buf.is_empty() && buf.len().is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64),
+        "a write of {} bytes at {pos} is not of whole blocks",
+        buf.len()
+    );
+    // SAFETY: GlommioBuf and ManuallyDrop are repr(transparent), so the pointer is one to
+    // a DmaBuffer; the count is carried over by into_raw and from_raw. Where glommio is
+    // the last to let go, DmaBuffer's own drop frees it and it is not used again.
+    let buf = unsafe { Rc::from_raw(Rc::into_raw(buf).cast::<DmaBuffer>()) };
+    file.write_rc_at(buf, pos).await.map_err(io_error)
+}
+
 impl File for GlommioFile {
     type Buf = GlommioBuf;
     type Read = GlommioRead;
 
     async fn write_at(&self, buf: Rc<GlommioBuf>, pos: u64) -> Result<usize> {
-        assert!(
-            !buf.is_empty() && buf.len().is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64),
-            "a write of {} bytes at {pos} is not of whole blocks",
-            buf.len()
-        );
-        // SAFETY: GlommioBuf and ManuallyDrop are repr(transparent), so the pointer is one to
-        // a DmaBuffer; the count is carried over by into_raw and from_raw. Where glommio is
-        // the last to let go, DmaBuffer's own drop frees it and it is not used again.
-        let buf = unsafe { Rc::from_raw(Rc::into_raw(buf).cast::<DmaBuffer>()) };
-        self.0.write_rc_at(buf, pos).await.map_err(io_error)
+        write_at(&self.file, buf, pos).await
+    }
+
+    async fn write_synced_at(&self, buf: Rc<GlommioBuf>, pos: u64) -> Result<usize> {
+        write_at(self.synced().await?, buf, pos).await
     }
 
     async fn read_at(&self, pos: u64, len: usize) -> Result<GlommioRead> {
@@ -409,7 +438,10 @@ impl File for GlommioFile {
                 range: 0..0,
             });
         }
-        let first = self.0.read_at_aligned(start, (end - start) as usize).await;
+        let first = self
+            .file
+            .read_at_aligned(start, (end - start) as usize)
+            .await;
         let first = first.map_err(io_error)?;
         let reached = start + first.len() as u64;
         let blocks = if reached >= until || reached >= self.len_now()? {
@@ -426,11 +458,11 @@ impl File for GlommioFile {
     }
 
     async fn fdatasync(&self) -> Result<()> {
-        self.0.fdatasync().await.map_err(io_error)
+        self.file.fdatasync().await.map_err(io_error)
     }
 
     async fn allocate(&self, len: u64) -> Result<()> {
-        self.0.pre_allocate(len, false).await.map_err(io_error)
+        self.file.pre_allocate(len, false).await.map_err(io_error)
     }
 
     async fn truncate(&self, len: u64) -> Result<()> {
@@ -454,24 +486,24 @@ impl File for GlommioFile {
     }
 
     async fn cached(&self) -> Result<Option<CachedFile>> {
-        if let Some(cached) = self.1.opened.get() {
+        if let Some(cached) = self.cached.opened.get() {
             return Ok(Some(cached.clone()));
         }
         // By the descriptor, as the name may be gone by now.
-        let (held, path) = (self.duplicate()?, self.1.path.clone());
+        let (held, path) = (self.duplicate()?, self.cached.path.clone());
         let open = move || {
             let name = format!("/proc/self/fd/{}", held.as_raw_fd());
             Ok(CachedFile::new(fs::File::open(name)?, path))
         };
         let opened = GlommioIo::new().blocking(open).await?;
         // Another reader may have been quicker; then its handle is the one.
-        Ok(Some(self.1.opened.get_or_init(|| opened).clone()))
+        Ok(Some(self.cached.opened.get_or_init(|| opened).clone()))
     }
 }
 
 impl AsRawFd for GlommioFile {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.file.as_raw_fd()
     }
 }
 

@@ -396,6 +396,7 @@ fn planted_bugs_are_found() {
         Lie::SyncRetried,
         Lie::WriteErrorSwallowed,
         Lie::SyncErrorSwallowed,
+        Lie::SyncedWriteNotSynced,
         Lie::NoDirSync,
         Lie::NoTruncate,
         Lie::MarkClaimsTooMuch,

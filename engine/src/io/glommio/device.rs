@@ -60,6 +60,16 @@ impl Held {
         Held::of(file)
     }
 
+    /// The file that a descriptor is of, so that each write to it is committed when it is
+    /// done. By the descriptor, as the name may be gone by now; and opened anew, since
+    /// Linux does not let O_DSYNC be set on what is open.
+    pub(super) fn open_synced(held: &impl AsRawFd) -> Result<Held> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_DSYNC);
+        let name = format!("/proc/self/fd/{}", held.as_raw_fd());
+        Held::of(options.open(name)?)
+    }
+
     fn of(file: File) -> Result<Held> {
         Ok(Held {
             device: file.metadata()?.dev(),
@@ -305,5 +315,26 @@ fn unnamed_file(dir: &Path) -> Result<File> {
             }
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without O_DSYNC nothing else would notice that a synced write is none.
+    #[test]
+    fn a_file_opened_anew_syncs_each_write() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let file = unnamed_file(&dir).unwrap();
+        let held = Held::open_synced(&file).unwrap();
+        // SAFETY: the descriptor is open, and fcntl is asked for its flags.
+        let flags = unsafe { libc::fcntl(held.file.as_raw_fd(), libc::F_GETFL) };
+        assert_eq!(flags & libc::O_DSYNC, libc::O_DSYNC);
+        assert_eq!(flags & libc::O_DIRECT != 0, held.direct);
+        assert_eq!(
+            held.file.metadata().unwrap().ino(),
+            file.metadata().unwrap().ino()
+        );
     }
 }

@@ -18,6 +18,7 @@ use super::rng::Rng;
 use crate::io::{BLOCK, SECTOR};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path};
 use std::rc::Rc;
 
@@ -175,6 +176,37 @@ impl FileNode {
                 Change::Len(len) => self.committed.set_len(len),
             }
         }
+    }
+
+    /// Commits what lies in some pages, and the length; what was written elsewhere waits on.
+    fn commit_pages(&mut self, upto: u64, pages: &Range<u64>) {
+        let rest = self.changes.partition_point(|(n, _)| *n <= upto);
+        let mut len = self.committed.len;
+        let is_cut = self.changes[..rest].iter().any(|(_, change)| match change {
+            Change::Len(new) => *new < std::mem::replace(&mut len, *new),
+            Change::Write(_) => false,
+        });
+        if is_cut {
+            // What waited on could bring back what was cut off.
+            return self.commit(upto);
+        }
+        let mut waiting = Vec::new();
+        let later = self.changes.split_off(rest);
+        for (number, change) in std::mem::replace(&mut self.changes, later) {
+            match change {
+                Change::Write(pieces) => {
+                    let (here, elsewhere): (Vec<_>, Vec<_>) =
+                        pieces.into_iter().partition(|p| pages.contains(&p.page));
+                    here.iter()
+                        .for_each(|p| self.committed.apply(p, ALL_SECTORS));
+                    if !elsewhere.is_empty() {
+                        waiting.push((number, Change::Write(elsewhere)));
+                    }
+                }
+                Change::Len(len) => self.committed.set_len(len),
+            }
+        }
+        self.changes.splice(..0, waiting);
     }
 
     /// Commits any part of the changes up to `upto` and forgets the rest of them.
@@ -580,6 +612,12 @@ impl Disk {
 
     pub fn commit_file(&mut self, ino: Ino, upto: u64) {
         self.file_mut(ino).commit(upto);
+    }
+
+    /// What a synced write to these bytes commits.
+    pub fn commit_range(&mut self, ino: Ino, upto: u64, bytes: Range<u64>) {
+        let pages = bytes.start / BLOCK_U64..bytes.end.div_ceil(BLOCK_U64);
+        self.file_mut(ino).commit_pages(upto, &pages);
     }
 
     /// A sync that failed: some sectors are committed, the others will never be, and

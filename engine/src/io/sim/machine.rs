@@ -451,6 +451,24 @@ impl File for SimFile {
             .await
     }
 
+    async fn write_synced_at(&self, buf: Rc<SimBuf>, pos: u64) -> Result<usize> {
+        let taken = self.write_at(buf, pos).await?;
+        let (ino, end) = (self.ino, pos + taken as u64);
+        self.io
+            .sync(
+                OpKind::Sync,
+                self.path.clone(),
+                |_| Ok(ino),
+                move |World { disk, rng, .. }, ino, upto, well| match well {
+                    // Nothing but this: who relies on more would be found out.
+                    true => disk.commit_range(ino, upto, pos..end),
+                    false => disk.fail_commit_file(ino, upto, rng),
+                },
+            )
+            .await?;
+        Ok(taken)
+    }
+
     async fn fdatasync(&self) -> Result<()> {
         let ino = self.ino;
         self.io

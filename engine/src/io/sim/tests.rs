@@ -50,6 +50,37 @@ fn the_same_seed_is_the_same_run_and_another_is_not() {
     assert_ne!(fingerprint(1).0, fingerprint(2).0);
 }
 
+/// What was written elsewhere before waits on, as on a disk that has a cache.
+#[test]
+fn a_synced_write_commits_itself_and_nothing_else() {
+    for seed in 0..20 {
+        let sim = Sim::from_seed(seed);
+        let io = sim.io();
+        sim.run(async {
+            let file = committed_file(&io, 3).await;
+            let block = BLOCK as u64;
+            file.write_at(filled(&io, 1, 3), 0).await.unwrap();
+            file.write_synced_at(filled(&io, 2, 1), block)
+                .await
+                .unwrap();
+            file.write_synced_at(filled(&io, 3, 1), 5 * block)
+                .await
+                .unwrap();
+        });
+        let committed = |sim: &Sim| -> Vec<u8> {
+            let bytes = sim.read_committed(FILE).unwrap();
+            bytes.chunks(BLOCK).map(|block| block[0]).collect()
+        };
+        assert_eq!(committed(&sim), [0, 2, 0, 0, 0, 3]);
+        let io = sim.io();
+        sim.run(async {
+            let file = io.open(Path::new(FILE), Open::Existing).await.unwrap();
+            file.fdatasync().await.unwrap();
+        });
+        assert_eq!(committed(&sim), [1, 2, 1, 0, 0, 3]);
+    }
+}
+
 #[test]
 fn tasks_start_in_call_order_and_completions_come_in_any() {
     let mut orders = BTreeSet::new();

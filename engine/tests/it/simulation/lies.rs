@@ -27,6 +27,8 @@ pub enum Lie {
     WriteErrorSwallowed,
     /// No latch: a sync that failed counts as done.
     SyncErrorSwallowed,
+    /// A write that is to be synced is only written.
+    SyncedWriteNotSynced,
     /// A new segment's name is not synced.
     NoDirSync,
     /// What was cut stays behind the end.
@@ -217,6 +219,27 @@ impl File for LyingFile {
             Lie::ShortWriteIgnored => result.map(|_| len),
             Lie::WriteErrorSwallowed => Ok(result.unwrap_or(len)),
             _ => result,
+        }
+    }
+
+    async fn write_synced_at(&self, buf: Rc<SimBuf>, pos: u64) -> Result<usize> {
+        match self.io.lie {
+            Lie::Honest => {
+                count(&self.writes);
+                let len = buf.len();
+                let result = self.io.noted(self.file.write_synced_at(buf, pos).await);
+                if result.as_ref().is_ok_and(|&taken| taken < len) {
+                    count(&self.io.injected.short_writes);
+                }
+                result
+            }
+            Lie::SyncedWriteNotSynced => self.write_at(buf, pos).await,
+            // Of what is not lied about more is synced than must be.
+            _ => {
+                let taken = self.write_at(buf, pos).await?;
+                self.fdatasync().await?;
+                Ok(taken)
+            }
         }
     }
 
