@@ -1,8 +1,9 @@
 //! Crashes at every sync point.
 
 use crate::world::*;
+use klamm_engine::config::LogConfig;
 use klamm_engine::io::Io;
-use klamm_engine::io::sim::{Sim, SimIo};
+use klamm_engine::io::sim::{PowerCut, Sim, SimIo};
 use klamm_engine::units::Offset;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -59,5 +60,33 @@ fn every_sync_point_may_be_the_last() {
                 orders.acknowledged(appended.next_offset).await.unwrap();
             });
         }
+    }
+}
+
+/// One that is larger than a round, whose end alone is written by the last one: that one's
+/// sync is for all of it.
+#[test]
+fn a_batch_of_several_rounds_is_committed_whole() {
+    let config = LogConfig {
+        batch_bytes_max: 32 << 20,
+        ..LogConfig::default()
+    };
+    for beyond in [0, 10_000, 900_000, 1_500_000] {
+        let len = (17 << 20) + beyond;
+        let sim = Sim::from_seed(beyond as u64);
+        let orders = open(&sim, &sim.io(), config.clone(), false);
+        sim.run(async {
+            let appended = orders.append(&batch(&[value(0, len)], 0)).unwrap();
+            orders.acknowledged(appended.next_offset).await.unwrap();
+        });
+        drop(orders);
+        sim.power_cut_how(PowerCut::LoseAll);
+        let orders = open(&sim, &sim.restart(), config.clone(), false);
+        let records = sim.run(fetch(&orders, Offset(0), 64 << 20)).unwrap();
+        assert!(
+            records == [(0, value(0, len))],
+            "{len} bytes: {} records are left",
+            records.len()
+        );
     }
 }

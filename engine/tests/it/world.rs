@@ -116,7 +116,7 @@ pub async fn fetch<I: Io>(
         let batch = batch.expect("whole batches");
         batch.verify_crc().expect("as it was appended");
         batches += 1;
-        let unpacked = batch.records_unpacked(1 << 20).expect("unpacks");
+        let unpacked = batch.records_unpacked(32 << 20).expect("unpacks");
         for record in batch.records(&unpacked) {
             let record = record.expect("a record");
             let offset = batch.header().base_offset().0 + i64::from(record.offset_delta);
