@@ -12,6 +12,7 @@ use kafka_protocol::messages::{DescribeConfigsRequest, MetadataRequest};
 use klamm_tests::batch::Batch;
 use klamm_tests::broker::{Broker, klamm};
 use klamm_tests::wire::{Connection, text};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -237,6 +238,41 @@ fn too_little_lockable_memory_is_said_so() {
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(folder.path());
     Refusal::of(&mut shell).says(&["64 KiB", "may be locked", "ulimit -l"]);
+}
+
+/// A segment is opened once more for batches of this size. Where it cannot be, they are
+/// written and synced in two calls.
+#[test]
+fn without_a_descriptor_to_spare_records_are_taken_all_the_same() {
+    let mut broker = Broker::start();
+    let mut client = broker.connect();
+    client.create_topic("orders", 1, &[]);
+    let open = descriptors(&broker);
+    let lowest_free = (0..).find(|n| !open.contains(n)).expect("one is free");
+    let limited = Command::new("prlimit")
+        .args(["--pid", &broker.pid().to_string()])
+        .arg(format!("--nofile={lowest_free}:{lowest_free}"))
+        .status();
+    assert!(limited.expect("run prlimit").success());
+    let value = "v".repeat(100_000);
+    let taken = client.produce("orders", 0, Batch::of(&[&value]).encode());
+    assert_eq!(taken, (0, 0), "{}", broker.log());
+    assert_eq!(descriptors(&broker), open, "there was none for it");
+    broker.kill9();
+    broker.start_again();
+    let mut client = broker.connect();
+    assert_eq!(client.list_offset("orders", 0, -1), (0, 1));
+    let taken = client.produce("orders", 0, Batch::of(&[&value]).encode());
+    assert_eq!(taken, (0, 1));
+}
+
+/// The numbers of the broker's open files.
+fn descriptors(broker: &Broker) -> BTreeSet<u32> {
+    let folder = format!("/proc/{}/fd", broker.pid());
+    let names = std::fs::read_dir(folder).expect("list the broker's open files");
+    names
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 #[test]

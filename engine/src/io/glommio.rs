@@ -423,7 +423,16 @@ impl File for GlommioFile {
     }
 
     async fn write_synced_at(&self, buf: Rc<GlommioBuf>, pos: u64) -> Result<usize> {
-        write_at(self.synced().await?, buf, pos).await
+        match self.synced().await {
+            Ok(synced) => write_at(synced, buf, pos).await,
+            // No descriptor is left, and nothing was written: two calls promise the same.
+            Err(e) if no_descriptor(&e) => {
+                let taken = self.write_at(buf, pos).await?;
+                self.fdatasync().await?;
+                Ok(taken)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     async fn read_at(&self, pos: u64, len: usize) -> Result<GlommioRead> {
@@ -559,6 +568,11 @@ impl Deref for GlommioRead {
     fn deref(&self) -> &[u8] {
         &self.blocks[self.range.clone()]
     }
+}
+
+/// The process has as many as it may, or the machine has.
+fn no_descriptor(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// The system's own error, with its number: callers tell ENOSPC from EIO by it.
