@@ -7,7 +7,7 @@ use super::{Appender, Journaled};
 use crate::error::Offline;
 use crate::io::Io;
 use crate::segment::{LogPosition, Segment};
-use crate::units::{BytePos, Offset};
+use crate::units::BytePos;
 use futures_util::future::join;
 use std::rc::Rc;
 use std::time::Duration;
@@ -58,16 +58,13 @@ impl<I: Io> Appender<I> {
         let [chunk] = round.chunks.as_slice() else {
             return false;
         };
-        let settled = match &self.journaled {
-            Some(Journaled { member, .. }) => member.settled(),
-            None => Offset(i64::MAX),
-        };
         let state = self.state.borrow();
         let from = state.committed;
+        let settled = |journaled: &Journaled<I>| journaled.member.settled() >= from.offset;
         self.config.borrow().acks_committed()
             && !self.syncing.get()
             && state.placed == from
-            && from.offset <= settled
+            && self.journaled.as_ref().is_none_or(settled)
             && from.segment == round.segment.base
             && chunk.start <= from.pos
             && from.offset < round.whole.offset
