@@ -257,7 +257,9 @@ fn without_a_descriptor_to_spare_records_are_taken_all_the_same() {
     let value = "v".repeat(100_000);
     let taken = client.produce("orders", 0, Batch::of(&[&value]).encode());
     assert_eq!(taken, (0, 0), "{}", broker.log());
-    assert_eq!(descriptors(&broker), open, "there was none for it");
+    // A connection of the start may be closed only now.
+    let then = descriptors(&broker);
+    assert!(then.is_subset(&open), "there was none for it: {then:?}");
     broker.kill9();
     broker.start_again();
     let mut client = broker.connect();
